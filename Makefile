@@ -1,0 +1,95 @@
+# Every target does its own set-up: a fresh clone needs Rust, Python >= 3.11 and make.
+
+PYTHON ?= python3
+VENV   := .venv
+VPY    := $(VENV)/bin/python
+IMAGES ?=
+JOBS   ?=
+BENCH  ?=
+
+CARGO_JOBS := $(if $(JOBS),-j $(JOBS),)
+LOOM_CRATE := polyproc-engine
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+# What the extension module is made of: a change in any of these rebuilds it.
+RUST_SOURCES := Cargo.toml pyproject.toml $(wildcard Cargo.lock) \
+	$(shell find crates/polyproc-engine crates/polyproc-python -name '*.rs' -o -name Cargo.toml 2>/dev/null)
+
+.PHONY: help check-tools venv build demo test test-rust test-death test-loom test-python bench lint fmt deny clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@echo
+	@echo '  make demo IMAGES=DIR    the demo on your own pictures'
+	@echo '  make bench BENCH=--quick    arguments for bench/run.py'
+	@echo '  make PYTHON=python3.13 ...  another interpreter (then `make clean` first)'
+
+# One line for each thing that can be missing, and what to install.
+check-tools:
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || \
+		{ echo "error: '$(PYTHON)' is not there: install Python 3.11 or newer, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1), too old: install Python 3.11 or newer, or say make PYTHON=/path/to/python" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || \
+		{ echo "error: '$(PYTHON)' has no venv module: install python3-venv (Debian, Ubuntu) or your system's package for it" >&2; exit 1; }
+	@command -v cargo >/dev/null 2>&1 || \
+		{ echo "error: cargo is not there: install Rust 1.88 or newer (rustup, or your system's rust package)" >&2; exit 1; }
+	@command -v cc >/dev/null 2>&1 || \
+		{ echo "error: the C linker 'cc' is not there: install gcc or clang (Debian, Ubuntu: apt-get install gcc libc6-dev)" >&2; exit 1; }
+
+venv: $(VENV)/.installed ## a local virtual environment with the build and test tools
+
+$(VENV)/.installed: requirements/dev.txt
+	@$(MAKE) --no-print-directory check-tools
+	@test -x $(VPY) || "$(PYTHON)" -m venv $(VENV)
+	@echo "installing requirements/dev.txt into $(VENV)"
+	@$(VPY) -m pip install --quiet --disable-pip-version-check -r requirements/dev.txt
+	@touch $@
+
+build: $(VENV)/.built ## compile the extension module into .venv
+
+$(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
+	@$(MAKE) --no-print-directory check-tools
+	VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/maturin develop --release --quiet $(CARGO_JOBS)
+	@touch $@
+
+demo: build ## thumbnails by a Pool, arrays through a Queue, a process killed inside a lock
+	@$(VPY) demo/main.py $(if $(IMAGES),--images "$(IMAGES)",)
+
+test: test-rust test-loom test-death test-python ## every test
+
+# The testkit is left to test-death: it needs the kill points compiled in.
+test-rust: check-tools ## unit and integration tests of the crates, and the examples
+	cargo test --workspace --exclude polyproc-testkit --exclude polyproc-python $(CARGO_JOBS)
+
+test-loom: check-tools ## the lock word and the sleeping protocol, in every interleaving
+	RUSTFLAGS="--cfg loom" cargo test -p $(LOOM_CRATE) --lib loom --target-dir target/loom --release $(CARGO_JOBS)
+
+test-death: check-tools ## kills a process at every kill point in turn, then a storm
+	cargo test -p polyproc-testkit --release $(CARGO_JOBS)
+
+test-python: build ## the Python face, and the layer check
+	$(VPY) -m pytest tests/python
+
+bench: build ## polyproc beside the standard library, interleaved, as ratios
+	@$(VPY) bench/run.py $(BENCH)
+
+lint: build ## format, clippy, types, layers
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets $(CARGO_JOBS) -- -D warnings
+	$(VPY) -m mypy --strict python/polyproc
+	$(VPY) tests/layers.py
+
+fmt: ## format the Rust sources
+	cargo fmt --all
+
+deny: ## licences, advisories and sources of the dependencies (needs cargo-deny)
+	cargo deny check
+
+clean: ## remove what the other targets made
+	rm -rf $(VENV) build target python/polyproc/*.so .pytest_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
