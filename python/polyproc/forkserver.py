@@ -1,0 +1,291 @@
+"""A server process with one thread and little state, whose copies become children. An *own* module.
+
+The program and its server share one socketpair, with no name in any file system and no listener that others could reach::
+
+    any process of the program ──request: descriptors──▶ server ──fork──▶ child
+              ▲                                             │
+              └──── status socket: pid and pidfd, later the exit code
+
+A request carries the file to read the process object from, the other end of a status socket, and what the process object
+needs. Every child has the program's end of the socketpair as well, so that its own children come from the same server;
+when the last copy of that end is closed, the server has nobody left to serve and exits. If the server is killed, what it
+had started goes on (each child is watched by its pidfd), and the next request starts another server.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+from typing import Any, NamedTuple
+
+from . import _install, resource_tracker, spawn, util
+from .popen_fork import ATEXIT_RUNS
+from .popen_spawn_posix import runnable, tracker_descriptor
+
+__all__ = ["ensure_running", "get_inherited_fds", "connect_to_new_process", "set_forkserver_preload"]
+
+#: How many descriptors fit in one message.
+MAXFDS_TO_SEND = 250
+
+#: What the server says on a status socket: the pid (or minus an errno), and later the exit code.
+NUMBER = struct.Struct("q")
+
+#: What a request says besides its descriptors: the tracker's descriptor is among them, or it is not.
+WITH_TRACKER, WITHOUT_TRACKER = b"T", b"-"
+
+PROGRAM = "from polyproc.forkserver import main; main(%d, %r, %r, %r, %r)"
+
+
+class Newborn(NamedTuple):
+    """What the server tells of a child that it has started."""
+
+    pid: int
+    pidfd: int
+    status: socket.socket
+
+
+class ForkServer:
+    """This process's way to the server."""
+
+    def __init__(self) -> None:
+        self._forkserver_pid: int | None = None
+        self._requests: socket.socket | None = None
+        self._inherited_fds: list[int] | None = None
+        self._lock = threading.Lock()
+        self._preload_modules: list[str] = ["__main__"]
+        self._preload_main = False
+        util.register_after_fork(self, ForkServer._after_fork)
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+
+    def set_forkserver_preload(self, modules_names: list[str]) -> None:
+        """Names the modules that the server imports before it serves."""
+        if not all(type(name) is str for name in modules_names):
+            raise TypeError(f"module_names must be a list of strings, not {modules_names!r}")
+        self._preload_modules = modules_names
+        self._preload_main = "__main__" in modules_names
+
+    def get_inherited_fds(self) -> list[int] | None:
+        """The descriptors that came with this process's birth; None if it was not started by the server."""
+        return self._inherited_fds
+
+    def connect_to_new_process(self, fds: list[int]) -> Newborn:
+        """Has the server start a child that gets these descriptors. The first is where it reads its process object."""
+        tracker = tracker_descriptor()
+        if len(fds) + 3 > MAXFDS_TO_SEND:
+            raise ValueError(f"too many fds: a process can be started with {MAXFDS_TO_SEND - 3} of them, not {len(fds)}")
+        for attempt in 1, 2:
+            self.ensure_running()
+            assert self._requests is not None
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                with theirs:
+                    word = WITHOUT_TRACKER if tracker is None else WITH_TRACKER
+                    handed = [theirs.fileno(), self._requests.fileno()] + ([] if tracker is None else [tracker]) + fds
+                    socket.send_fds(self._requests, [word], handed)
+                return self._welcome(ours)
+            except (BrokenPipeError, ConnectionError, EOFError):
+                ours.close()  # the server died under our hands: another one will do it
+                if attempt == 2:
+                    raise
+            except BaseException:
+                ours.close()
+                raise
+        raise AssertionError("unreachable")
+
+    @staticmethod
+    def _welcome(status: socket.socket) -> Newborn:
+        word, descriptors, _, _ = socket.recv_fds(status, NUMBER.size, 1)
+        if not word:
+            raise EOFError("the fork server died before it started the process")
+        (pid,) = NUMBER.unpack(word)
+        if pid < 0:
+            raise OSError(-pid, f"the fork server could not start a process: {os.strerror(-pid)}")
+        return Newborn(pid, descriptors[0], status)
+
+    def ensure_running(self) -> None:
+        """Starts a server if there is none, or none any more. May be called from every process."""
+        with self._lock:
+            if self._requests is not None:
+                if self._is_alive():
+                    return
+                self._forget()
+            self._start()
+
+    def _is_alive(self) -> bool:
+        assert self._requests is not None
+        poller = select.poll()
+        poller.register(self._requests, 0)
+        return not poller.poll(0)
+
+    def _forget(self) -> None:
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
+        if self._forkserver_pid is not None:
+            try:
+                os.waitpid(self._forkserver_pid, 0)
+            except ChildProcessError:
+                pass  # another process's child, or collected by others
+            self._forkserver_pid = None
+
+    def _start(self) -> None:
+        preload: list[str] = [name for name in self._preload_modules if name != "__main__"]
+        data = spawn.get_preparation_data("ignore") if self._preload_modules else {}
+        main_path = data.get("init_main_from_path") if self._preload_main else None
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with theirs:
+                program = PROGRAM % (
+                    theirs.fileno(), preload, _install.is_installed(), main_path, data.get("sys_path"),
+                )  # fmt: skip
+                executable = runnable(spawn.get_executable())
+                flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+                command = [executable, *flags, "-c", program]
+                self._forkserver_pid = util.spawnv_passfds(executable, command, [theirs.fileno()])  # type: ignore[attr-defined]
+        except BaseException:
+            ours.close()
+            raise
+        self._requests = ours
+
+    def _stop(self) -> None:
+        """Lets the server end and waits for that; the tests of the standard library call it."""
+        with self._lock:
+            self._forget()
+
+
+def main(
+    requests_fd: int, preload: list[str], installed: bool, main_path: str | None = None, sys_path: list[str] | None = None
+) -> None:
+    """What the server process does."""
+    if installed:
+        _install.install()
+    _preload(preload, main_path, sys_path)
+    util._close_stdin()  # type: ignore[attr-defined]
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which ends us by leaving
+    with socket.socket(fileno=requests_fd) as requests:
+        _Server(requests, interrupt).serve()
+    os._exit(0)
+
+
+def _preload(preload: list[str], main_path: str | None, sys_path: list[str] | None) -> None:
+    if sys_path is not None:
+        sys.path[:] = sys_path
+    this: Any = util.process.current_process()  # type: ignore[attr-defined]
+    try:
+        if main_path is not None:
+            this._inheriting = True
+            try:
+                spawn.import_main_path(main_path)
+            finally:
+                del this._inheriting
+        for name in preload:
+            try:
+                __import__(name)
+            except ImportError:
+                pass  # preloading is a hint; the child that needs it will say so
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+    util._flush_std_streams()  # type: ignore[attr-defined]
+
+
+class _Server:
+    """The server's loop: requests on one side, ends of children on the other."""
+
+    def __init__(self, requests: socket.socket, interrupt: Any) -> None:
+        self.requests = requests
+        self.interrupt = interrupt
+        self.poller = select.poll()
+        self.poller.register(requests, select.POLLIN)
+        #: pidfd of a child -> the status socket of whoever asked for it
+        self.children: dict[int, socket.socket] = {}
+
+    def serve(self) -> None:
+        while True:
+            for descriptor, _ in self.poller.poll():
+                if descriptor in self.children:
+                    self.report(descriptor)
+                elif not self.accept():
+                    return
+
+    def accept(self) -> bool:
+        """Starts the child that is asked for. False when nobody is left who could ask."""
+        word, descriptors, _, _ = socket.recv_fds(self.requests, 1, MAXFDS_TO_SEND)
+        if not word:
+            return False
+        status = socket.socket(fileno=descriptors.pop(0))
+        try:
+            pid = os.fork()
+            if pid == 0:
+                status.close()
+                self.become_child(word == WITH_TRACKER, descriptors)
+        except OSError as error:
+            pid = -(error.errno or 1)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if pid < 0:
+            _tell(status, pid)
+            status.close()
+            return True
+        pidfd = os.pidfd_open(pid)
+        self.children[pidfd] = status
+        self.poller.register(pidfd, select.POLLIN)
+        _tell(status, pid, pidfd)
+        return True
+
+    def report(self, pidfd: int) -> None:
+        """Collects a child that has ended and tells whoever asked for it."""
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        assert ended is not None
+        self.poller.unregister(pidfd)
+        os.close(pidfd)
+        with self.children.pop(pidfd) as status:
+            _tell(status, ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status)
+
+    def become_child(self, with_tracker: bool, descriptors: list[int]) -> None:
+        """In the fork: closes what is the server's, runs the process object, ends. Never returns."""
+        code = 1
+        try:
+            signal.signal(signal.SIGINT, self.interrupt)
+            self.requests.close()
+            for pidfd, status in self.children.items():
+                os.close(pidfd)
+                status.close()
+            if ATEXIT_RUNS:
+                atexit._clear()
+                atexit.register(util._exit_function)  # type: ignore[attr-defined]
+            _forkserver._requests = socket.socket(fileno=descriptors[0])
+            tracker = descriptors[1] if with_tracker else None
+            resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
+            handed_down, *_forkserver._inherited_fds = descriptors[1 + with_tracker :]
+            code = spawn._main(handed_down)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            util._flush_std_streams()  # type: ignore[attr-defined]
+        finally:
+            if ATEXIT_RUNS:
+                atexit._run_exitfuncs()
+            os._exit(code)
+
+
+def _tell(status: socket.socket, number: int, *descriptors: int) -> None:
+    try:
+        socket.send_fds(status, [NUMBER.pack(number)], descriptors)
+    except ConnectionError:
+        pass  # whoever asked is gone
+
+
+_forkserver = ForkServer()
+ensure_running = _forkserver.ensure_running
+get_inherited_fds = _forkserver.get_inherited_fds
+connect_to_new_process = _forkserver.connect_to_new_process
+set_forkserver_preload = _forkserver.set_forkserver_preload

@@ -1,0 +1,159 @@
+"""What a fresh interpreter does to become a child: prepare itself, import the main module, run. An *own* module.
+
+It builds on the standard library's ``spawn``: the preparation data is made by the standard function (coverage tools add
+to it by replacing that function) and applied by the standard ``prepare``. polyproc adds what it must know first: whether
+it stands as ``multiprocessing``, the lifeline to the parent, and the session memory. That travels as the first item of
+the preparation data, so it is in place before any other byte is unpickled, whatever command line the child was given.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from . import _install, get_start_method, process, util
+from . import set_start_method as _set_start_method
+from ._borrowed import standard
+from .context import get_spawning_popen, reduction
+
+if TYPE_CHECKING:
+    from multiprocessing import spawn as _standard
+else:
+    _standard = standard("spawn")
+
+__all__ = [
+    "_main",
+    "freeze_support",
+    "set_executable",
+    "get_executable",
+    "get_preparation_data",
+    "get_command_line",
+    "import_main_path",
+]
+
+WINEXE = False
+WINSERVICE = False
+
+set_executable = _standard.set_executable
+get_executable = _standard.get_executable
+is_forking = _standard.is_forking
+import_main_path = _standard.import_main_path
+old_main_modules = _standard.old_main_modules
+_check_not_importing_main = _standard._check_not_importing_main  # type: ignore[attr-defined]
+_fixup_main_from_name = _standard._fixup_main_from_name  # type: ignore[attr-defined]
+_fixup_main_from_path = _standard._fixup_main_from_path  # type: ignore[attr-defined]
+
+#: Where a child started by ``python -c`` finds what to do.
+PROGRAM = "from polyproc.spawn import spawn_main; spawn_main(%s)"
+
+
+def freeze_support() -> None:
+    """Runs the child's part if this interpreter was started as one, and then ends it."""
+    if is_forking(sys.argv):
+        arguments = (argument.split("=") for argument in sys.argv[2:])
+        spawn_main(**{name: None if value == "None" else int(value) for name, value in arguments})
+        sys.exit()
+
+
+def get_command_line(**kwds: Any) -> list[str | bytes]:
+    """The command that starts a child."""
+    options = [f"{name}={value!r}" for name, value in kwds.items()]
+    if getattr(sys, "frozen", False):
+        return [sys.executable, "--multiprocessing-fork", *options]
+    flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [get_executable(), *flags, "-c", PROGRAM % ", ".join(options), "--multiprocessing-fork"]
+
+
+def spawn_main(pipe_handle: int, parent_pid: int | None = None, tracker_fd: int | None = None) -> None:
+    """The whole life of a spawned child: reads the process object from ``pipe_handle``, runs it, exits."""
+    assert is_forking(sys.argv), "this is not the command line of a child process"
+    from . import resource_tracker
+
+    resource_tracker._resource_tracker._fd = tracker_fd  # type: ignore[attr-defined]
+    sys.exit(_main(pipe_handle))
+
+
+def _main(fd: int, parent_sentinel: int | None = None) -> int:
+    with os.fdopen(fd, "rb", closefd=True) as from_parent:
+        process.current_process()._inheriting = True  # type: ignore[attr-defined]
+        try:
+            data = reduction.pickle.load(from_parent)
+            try:
+                prepare(data)
+            except Exception:
+                return _report(data)
+            this = reduction.pickle.load(from_parent)
+        finally:
+            del process.current_process()._inheriting  # type: ignore[attr-defined]
+    boot: _Boot | None = data.get(BOOT)
+    code: int = this._bootstrap(parent_sentinel if boot is None else boot.lifeline)
+    return code
+
+
+def get_preparation_data(name: str) -> dict[str, Any]:
+    """What a child named ``name`` must know before it can unpickle its process object."""
+    # The standard function also asks for, and thereby fixes, the start method of the standard package.
+    default = standard("context")._default_context
+    before = default._actual_context
+    try:
+        data = _standard.get_preparation_data(name)
+    finally:
+        default._actual_context = before
+    return {BOOT: _Boot(), **data, START_METHOD: get_start_method()}
+
+
+def prepare(data: dict[str, Any]) -> None:
+    """Makes this process ready to unpickle its process object: name, paths, directory, start method, main module."""
+    if START_METHOD in data:
+        _set_start_method(data[START_METHOD], force=True)
+    _standard.prepare(data)
+
+
+BOOT = "polyproc"
+START_METHOD = "polyproc_start_method"
+
+
+class _Boot:
+    """What a child needs of polyproc itself, before anything else. Unpickling it puts it in place."""
+
+    def __init__(self, installed: bool | None = None, lifeline: int | None = None) -> None:
+        self.installed = _install.is_installed() if installed is None else installed
+        self.lifeline = lifeline
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from ._processes import own_pidfd
+
+        popen = get_spawning_popen()
+        if popen is None:
+            return _Boot, (self.installed,)
+        return _boot, (self.installed, popen.DupFd(popen.duplicate_for_child(own_pidfd())))
+
+
+def _boot(installed: bool, lifeline: Any) -> _Boot:
+    from ._processes import arm_lifeline
+
+    boot = _Boot(installed, lifeline.detach())
+    assert boot.lifeline is not None
+    arm_lifeline(boot.lifeline)
+    if installed:
+        _install.install()
+    return boot
+
+
+def _report(data: dict[str, Any]) -> int:
+    """Tells on stderr why a child could not begin, and gives its exit code."""
+    import traceback
+
+    traceback.print_exc()
+    main = data.get("init_main_from_path") or data.get("init_main_from_name")
+    what = f"import its main module {main!r}" if main else "prepare itself"
+    sys.stderr.write(
+        f"process {data.get('name')!r} (pid {os.getpid()}) could not {what} and did not run: the error is above\n"
+    )
+    util._flush_std_streams()  # type: ignore[attr-defined]
+    return 1
+
+
+def __getattr__(name: str) -> Any:
+    return getattr(_standard, name)
