@@ -95,6 +95,13 @@ def test_a_literal_does_not_hide_what_follows(engine: Path) -> None:
     assert len(plant(engine, "src/shm/slot.rs", text)) == 1
 
 
+def test_the_knot_may_name_every_layer_and_only_shm_may_call_it(engine: Path) -> None:
+    assert plant(engine, "src/kinds.rs", "use crate::{channel, sync, shm};\n") == []
+    assert plant(engine, "src/shm/sweep.rs", "fn f() { crate::kinds::on_death(); }\n") == []
+    found = plant(engine, "src/channel/ring.rs", "use crate::kinds;\n")
+    assert len(found) == 1 and "alone" in found[0], found
+
+
 @pytest.mark.parametrize("name", ["pyo3", "serde", "serde_json", "python3-sys", "bincode", "polyproc"])
 def test_a_face_in_the_engines_manifest_is_found(engine: Path, name: str) -> None:
     found = plant(engine, "Cargo.toml", f'[package]\nname = "polyproc-engine"\n[dependencies]\n{name} = "1"\n')
@@ -108,6 +115,7 @@ def test_python_in_the_engines_code_is_found(engine: Path) -> None:
 
 def test_a_system_call_outside_sys_is_found(engine: Path) -> None:
     assert plant(engine, "src/sys/futex.rs", "use libc::c_int;\n") == []
+    assert plant(engine, "src/channel/ring.rs", "const FULL: i32 = libc::ENOSPC;\n") == []
     found = plant(engine, "src/channel/ring.rs", "fn f() -> i32 { libc::getpid() }\n")
     assert len(found) == 1 and "outside sys" in found[0], found
 
