@@ -49,8 +49,8 @@ class RingConnection(_polyproc.PipeEnd, Connection):
         self.close()
 
     def __reduce__(self) -> Any:
-        descriptor = reduction.DupFd(self._descriptor())
-        return _rebuild, (descriptor, self._share())
+        shared = self._share()  # first: it refuses where nothing is being sent
+        return _rebuild, (reduction.DupFd(self._descriptor()), shared)
 
 
 def _rebuild(descriptor: Any, shared: Any) -> RingConnection:
