@@ -1,0 +1,86 @@
+//! How a process ended, in words that name it.
+
+use crate::sys::pidfd::End;
+use crate::sys::signal;
+use std::fmt;
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Status {
+    /// By itself, with this exit code.
+    Exited(i32),
+    /// Killed by a signal.
+    Signaled {
+        /// The signal's number.
+        signal: i32,
+        /// It left a core file.
+        core: bool,
+    },
+    /// Nobody can tell: somebody else collected its status first (`wait`, or SIGCHLD ignored), on a kernel that keeps
+    /// no copy.
+    Unknown,
+}
+
+impl Status {
+    /// The exit code as Python counts: negative for a signal; `None` if it is not known.
+    pub fn code(self) -> Option<i32> {
+        match self {
+            Status::Exited(code) => Some(code),
+            Status::Signaled { signal, .. } => Some(-signal),
+            Status::Unknown => None,
+        }
+    }
+
+    /// True for an exit with code 0.
+    pub fn success(self) -> bool {
+        self == Status::Exited(0)
+    }
+}
+
+impl From<Option<End>> for Status {
+    fn from(end: Option<End>) -> Status {
+        match end {
+            Some(End::Exited(code)) => Status::Exited(code),
+            Some(End::Signaled(signal, core)) => Status::Signaled { signal, core },
+            None => Status::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Status::Exited(code) => write!(f, "exited with code {code}"),
+            Status::Signaled { signal, core } => {
+                let core = if *core { " and left a core file" } else { "" };
+                write!(f, "was killed by {}{core}", signal::name(*signal))
+            }
+            Status::Unknown => f.write_str("ended, nobody knows how: another part of the program collected its status"),
+        }
+    }
+}
+
+/// The end of one process.
+///
+/// ```
+/// use polyproc_engine::process::{ExitReport, Status};
+///
+/// let report = ExitReport { pid: 4711, name: "resizer-2".into(), status: Status::Signaled { signal: 9, core: false } };
+/// assert_eq!(report.to_string(), "process 'resizer-2' (pid 4711) was killed by SIGKILL");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExitReport {
+    /// Its pid, which may by now be another's.
+    pub pid: i32,
+    /// What its parent called it.
+    pub name: String,
+    /// How it ended.
+    pub status: Status,
+}
+
+impl fmt::Display for ExitReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process '{}' (pid {}) {}", self.name, self.pid, self.status)
+    }
+}

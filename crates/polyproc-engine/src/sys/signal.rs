@@ -1,0 +1,67 @@
+//! Signals: kept away from a thread, and sent to this process.
+
+/// Asks a process to end.
+pub const TERM: i32 = libc::SIGTERM;
+/// Ends a process.
+pub const KILL: i32 = libc::SIGKILL;
+
+/// Runs `f` with every signal blocked in this thread. A thread that `f` starts begins, and stays, that way.
+pub fn blocked<R>(f: impl FnOnce() -> R) -> R {
+    // SAFETY: sigset_t is plain data that sigfillset fills.
+    let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: as above.
+    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: both sets are valid, and live as long as the calls.
+    unsafe {
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+    }
+    let result = f();
+    // SAFETY: `before` is what the first call gave.
+    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    result
+}
+
+/// Sends a signal to this process.
+pub fn raise_in_process(signal: i32) {
+    // SAFETY: kill and getpid have no preconditions.
+    unsafe { libc::kill(libc::getpid(), signal) };
+}
+
+/// True while a thread of this process with this number exists.
+pub fn thread_exists(thread: i32) -> bool {
+    // SAFETY: signal 0 is sent to nobody; the call only looks.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, 0) == 0 }
+}
+
+/// The name of a signal: "SIGKILL".
+pub fn name(signal: i32) -> String {
+    const NAMES: [(i32, &str); 22] = [
+        (libc::SIGHUP, "SIGHUP"),
+        (libc::SIGINT, "SIGINT"),
+        (libc::SIGQUIT, "SIGQUIT"),
+        (libc::SIGILL, "SIGILL"),
+        (libc::SIGTRAP, "SIGTRAP"),
+        (libc::SIGABRT, "SIGABRT"),
+        (libc::SIGBUS, "SIGBUS"),
+        (libc::SIGFPE, "SIGFPE"),
+        (libc::SIGKILL, "SIGKILL"),
+        (libc::SIGUSR1, "SIGUSR1"),
+        (libc::SIGSEGV, "SIGSEGV"),
+        (libc::SIGUSR2, "SIGUSR2"),
+        (libc::SIGPIPE, "SIGPIPE"),
+        (libc::SIGALRM, "SIGALRM"),
+        (libc::SIGTERM, "SIGTERM"),
+        (libc::SIGCHLD, "SIGCHLD"),
+        (libc::SIGXCPU, "SIGXCPU"),
+        (libc::SIGXFSZ, "SIGXFSZ"),
+        (libc::SIGVTALRM, "SIGVTALRM"),
+        (libc::SIGPROF, "SIGPROF"),
+        (libc::SIGIO, "SIGIO"),
+        (libc::SIGSYS, "SIGSYS"),
+    ];
+    match NAMES.iter().find(|(number, _)| *number == signal) {
+        Some((_, name)) => (*name).to_owned(),
+        None => format!("signal {signal}"),
+    }
+}

@@ -1,0 +1,60 @@
+//! Starting another process: a copy of this one, or another program.
+
+use crate::{Error, Result};
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Forks. Zero in the child, its pid in the parent.
+///
+/// # Safety
+/// In a process with other threads the child may do only what is safe after such a fork (fork(2)): a lock that another
+/// thread held at this moment is held for ever in the child.
+pub unsafe fn fork() -> Result<i32> {
+    // SAFETY: what the caller promised.
+    match unsafe { libc::fork() } {
+        -1 => Err(Error::last("fork")),
+        pid => Ok(pid),
+    }
+}
+
+/// Ends this process at once: no destructors, no exit handlers.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Starts a program with `arguments` and `environment` added to ours, and with these descriptors open in it, each under
+/// the number that it has here. Gives its pid; it is the caller's to collect.
+///
+/// # Errors
+/// [`Error::Os`] if the program cannot be executed: the standard library waits until it has been, or has not.
+pub fn program(
+    path: &OsStr,
+    arguments: &[&OsStr],
+    environment: &[(&OsStr, &OsStr)],
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<i32> {
+    use std::os::fd::AsRawFd;
+    let kept: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    // The path is checked here since Command would only say that it has a NUL.
+    CString::new(path.as_bytes()).map_err(|e| Error::os("execve", io::Error::from(e)))?;
+    let mut command = Command::new(path);
+    command.args(arguments).envs(environment.iter().copied());
+    // SAFETY: fcntl may be called between fork and exec; the numbers are open descriptors, which the fork has copied.
+    unsafe {
+        command.pre_exec(move || {
+            for &fd in &kept {
+                if libc::fcntl(fd, libc::F_SETFD, 0) < 0 {
+                    return Err(io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    let child = command.spawn().map_err(|e| Error::os("execve", e))?;
+    Ok(child.id() as i32)
+}
