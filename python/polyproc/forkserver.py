@@ -15,6 +15,7 @@ had started goes on (each child is watched by its pidfd), and the next request s
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import select
 import signal
@@ -22,10 +23,11 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from . import _install, resource_tracker, spawn, util
-from .popen_fork import ATEXIT_RUNS
+from .popen_fork import ATEXIT_RUNS, end_child
 from .popen_spawn_posix import runnable, tracker_descriptor
 
 __all__ = ["ensure_running", "get_inherited_fds", "connect_to_new_process", "set_forkserver_preload"]
@@ -47,7 +49,7 @@ class Newborn(NamedTuple):
 
     pid: int
     pidfd: int
-    status: socket.socket
+    status: int
 
 
 class ForkServer:
@@ -55,7 +57,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._forkserver_pid: int | None = None
-        self._requests: socket.socket | None = None
+        self._requests: int | None = None
         self._inherited_fds: list[int] | None = None
         self._lock = threading.Lock()
         self._preload_modules: list[str] = ["__main__"]
@@ -86,10 +88,10 @@ class ForkServer:
             assert self._requests is not None
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             try:
-                with theirs:
+                with theirs, _borrowed_socket(self._requests) as requests:
                     word = WITHOUT_TRACKER if tracker is None else WITH_TRACKER
-                    handed = [theirs.fileno(), self._requests.fileno()] + ([] if tracker is None else [tracker]) + fds
-                    socket.send_fds(self._requests, [word], handed)
+                    handed = [theirs.fileno(), self._requests] + ([] if tracker is None else [tracker]) + fds
+                    socket.send_fds(requests, [word], handed)
                 return self._welcome(ours)
             except (BrokenPipeError, ConnectionError, EOFError):
                 ours.close()  # the server died under our hands: another one will do it
@@ -108,7 +110,7 @@ class ForkServer:
         (pid,) = NUMBER.unpack(word)
         if pid < 0:
             raise OSError(-pid, f"the fork server could not start a process: {os.strerror(-pid)}")
-        return Newborn(pid, descriptors[0], status)
+        return Newborn(pid, descriptors[0], status.detach())
 
     def ensure_running(self) -> None:
         """Starts a server if there is none, or none any more. May be called from every process."""
@@ -127,7 +129,7 @@ class ForkServer:
 
     def _forget(self) -> None:
         if self._requests is not None:
-            self._requests.close()
+            os.close(self._requests)
             self._requests = None
         if self._forkserver_pid is not None:
             try:
@@ -153,7 +155,7 @@ class ForkServer:
         except BaseException:
             ours.close()
             raise
-        self._requests = ours
+        self._requests = ours.detach()
 
     def _stop(self) -> None:
         """Lets the server end and waits for that; the tests of the standard library call it."""
@@ -261,7 +263,7 @@ class _Server:
             if ATEXIT_RUNS:
                 atexit._clear()
                 atexit.register(util._exit_function)  # type: ignore[attr-defined]
-            _forkserver._requests = socket.socket(fileno=descriptors[0])
+            _forkserver._requests = descriptors[0]
             tracker = descriptors[1] if with_tracker else None
             resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
             handed_down, *_forkserver._inherited_fds = descriptors[1 + with_tracker :]
@@ -272,9 +274,7 @@ class _Server:
             sys.excepthook(*sys.exc_info())
             util._flush_std_streams()  # type: ignore[attr-defined]
         finally:
-            if ATEXIT_RUNS:
-                atexit._run_exitfuncs()
-            os._exit(code)
+            end_child(code)
 
 
 def _tell(status: socket.socket, number: int, *descriptors: int) -> None:
@@ -282,6 +282,16 @@ def _tell(status: socket.socket, number: int, *descriptors: int) -> None:
         socket.send_fds(status, [NUMBER.pack(number)], descriptors)
     except ConnectionError:
         pass  # whoever asked is gone
+
+
+@contextlib.contextmanager
+def _borrowed_socket(descriptor: int) -> Iterator[socket.socket]:
+    """A socket object over a descriptor that stays open: kept as a number, it needs no warning at exit."""
+    borrowed = socket.socket(fileno=descriptor)
+    try:
+        yield borrowed
+    finally:
+        borrowed.detach()
 
 
 _forkserver = ForkServer()

@@ -13,10 +13,10 @@ import select
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from . import util
-from ._processes import Child, arm_lifeline, fork, own_pidfd
+from ._polyproc import Child, arm_lifeline, fork, leave, own_pidfd
 
 __all__ = ["Popen"]
 
@@ -37,6 +37,8 @@ class Popen:
 
     pid: int
     sentinel: int
+    #: The child's name in the session, where it was reserved before the start.
+    participant: int = 0
 
     def __init__(self, process_obj: Any) -> None:
         util._flush_std_streams()  # type: ignore[attr-defined]
@@ -102,14 +104,12 @@ class Popen:
                 atexit.register(util._exit_function)  # type: ignore[attr-defined]
             code = process_obj._bootstrap(parent_sentinel=lifeline)
         finally:
-            if ATEXIT_RUNS:
-                atexit._run_exitfuncs()
-            os._exit(code)
+            end_child(code)
 
     def _adopt(self, pidfd: int = -1) -> None:
         """Puts the child that has just been started under supervision."""
         try:
-            self._child = Child(self.pid, self._name, pidfd)
+            self._child = Child(self.pid, self._name, self.participant, pidfd)
         except BaseException:
             # A child that cannot be watched is not left running unwatched.
             os.kill(self.pid, signal.SIGKILL)
@@ -155,12 +155,21 @@ class Popen:
                 return False
 
 
+def end_child(code: int) -> NoReturn:
+    """Ends a child that was forked, as the standard library of this Python does."""
+    try:
+        if ATEXIT_RUNS:
+            atexit._run_exitfuncs()
+        leave()
+    finally:
+        os._exit(code)
+
+
 class _Room:
     """Keeps a descriptor free over a fork, so that the child can be watched even where the table was all but full."""
 
     def __enter__(self) -> None:
         self.descriptor = os.dup(own_pidfd())
-        self.pid = os.getpid()
 
     def __exit__(self, *exception: object) -> None:
         os.close(self.descriptor)

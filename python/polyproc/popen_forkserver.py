@@ -41,14 +41,15 @@ class Popen(popen_spawn_posix.Popen):
         return len(self._fds) - 1
 
     def _launch(self, process_obj: Any) -> None:
-        handed_down = self._pack(process_obj)
-        try:
-            newborn = forkserver.connect_to_new_process([handed_down, *self._fds])
-        finally:
-            os.close(handed_down)
+        with self._estate():
+            handed_down = self._pack(process_obj)
+            try:
+                newborn = forkserver.connect_to_new_process([handed_down, *self._fds])
+            finally:
+                os.close(handed_down)
         self.pid = newborn.pid
         self._status = newborn.status
-        self.finalizer = util.Finalize(self, newborn.status.close)
+        self.finalizer = util.Finalize(self, os.close, (newborn.status,))
         self._adopt(newborn.pidfd)
 
     def _collect(self) -> int | None:
@@ -59,7 +60,7 @@ class Popen(popen_spawn_posix.Popen):
         word = b""
         if poller.poll(COLLECTED_WITHIN):
             try:
-                word = self._status.recv(forkserver.NUMBER.size)
+                word = os.read(self._status, forkserver.NUMBER.size)
             except ConnectionError:
                 pass  # the server is gone
         if not word:

@@ -6,11 +6,15 @@ waits for the child, however much there is to read, and a child that dies while 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from . import popen_fork, spawn, util
+from ._polyproc import Estate
 from .context import reduction, set_spawning_popen
 
 __all__ = ["Popen"]
@@ -41,7 +45,21 @@ class Popen(popen_fork.Popen):
         return fd
 
     def _launch(self, process_obj: Any) -> None:
-        handed_down = self._pack(process_obj)
+        with self._estate():
+            self._execute(self._pack(process_obj))
+        self._adopt()
+
+    @contextlib.contextmanager
+    def _estate(self) -> Iterator[None]:
+        """What the child is handed of the session, while it is packed and started."""
+        self.estate = Estate()
+        self.participant = self.estate.participant
+        try:
+            yield
+        finally:
+            self.estate.close()
+
+    def _execute(self, handed_down: int) -> None:
         try:
             tracker = tracker_descriptor()
             if tracker is not None:
@@ -52,7 +70,6 @@ class Popen(popen_fork.Popen):
                 self.pid = util.spawnv_passfds(runnable(spawn.get_executable()), command, self._fds)  # type: ignore[attr-defined]
         finally:
             os.close(handed_down)
-        self._adopt()
 
     def _pack(self, process_obj: Any) -> int:
         """A descriptor from which the child reads its preparation data and its process object."""
@@ -91,8 +108,6 @@ def runnable(executable: str | bytes | None) -> str | bytes:
 
 def tracker_descriptor() -> int | None:
     """The resource tracker's descriptor for a child, in programs that use named shared memory."""
-    import sys
-
     from . import resource_tracker
 
     tracker = resource_tracker._resource_tracker  # type: ignore[attr-defined]

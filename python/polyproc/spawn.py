@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from . import _install, get_start_method, process, util
 from . import set_start_method as _set_start_method
 from ._borrowed import standard
+from ._polyproc import leave
 from .context import get_spawning_popen, reduction
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def _main(fd: int, parent_sentinel: int | None = None) -> int:
             del process.current_process()._inheriting  # type: ignore[attr-defined]
     boot: _Boot | None = data.get(BOOT)
     code: int = this._bootstrap(parent_sentinel if boot is None else boot.lifeline)
+    leave()
     return code
 
 
@@ -122,20 +124,19 @@ class _Boot:
         self.lifeline = lifeline
 
     def __reduce__(self) -> tuple[Any, ...]:
-        from ._processes import own_pidfd
-
-        popen = get_spawning_popen()
+        popen: Any = get_spawning_popen()
         if popen is None:
             return _Boot, (self.installed,)
-        return _boot, (self.installed, popen.DupFd(popen.duplicate_for_child(own_pidfd())))
+        handed_down = [popen.DupFd(popen.duplicate_for_child(fd)) for fd in popen.estate.descriptors]
+        return _boot, (self.installed, *handed_down, popen.participant)
 
 
-def _boot(installed: bool, lifeline: Any) -> _Boot:
-    from ._processes import arm_lifeline
+def _boot(installed: bool, memory: Any, life: Any, lifeline: Any, participant: int) -> _Boot:
+    from ._polyproc import accept_estate
 
     boot = _Boot(installed, lifeline.detach())
     assert boot.lifeline is not None
-    arm_lifeline(boot.lifeline)
+    accept_estate(memory.detach(), life.detach(), boot.lifeline, participant)
     if installed:
         _install.install()
     return boot

@@ -11,7 +11,8 @@ use crate::sys::pidfd;
 use crate::sys::poll::{self, Polled};
 use crate::{Error, Result};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A process that this one started, or had started for it.
 #[derive(Debug)]
@@ -20,7 +21,8 @@ pub struct Child {
     name: String,
     participant: Participant,
     pidfd: OwnedFd,
-    status: OnceLock<Status>,
+    /// [`Status::to_bits`], or zero while nobody has seen the end. One word, so that a fork cannot find it locked.
+    status: AtomicU64,
 }
 
 impl Child {
@@ -40,7 +42,7 @@ impl Child {
         name: impl Into<String>,
         participant: Participant,
     ) -> Result<Arc<Child>> {
-        let child = Arc::new(Child { pid, name: name.into(), participant, pidfd, status: OnceLock::new() });
+        let child = Arc::new(Child { pid, name: name.into(), participant, pidfd, status: AtomicU64::new(0) });
         supervisor::watch(&child, None)?;
         Ok(child)
     }
@@ -86,7 +88,7 @@ impl Child {
         match pidfd::collect(&self.pidfd) {
             Ok(None) => Ok(None),
             Ok(end) => {
-                let _ = self.status.set(end.into());
+                self.note(end.into());
                 Ok(self.report())
             }
             // Another's child, or collected already.
@@ -102,7 +104,7 @@ impl Child {
 
     /// How it ended, as far as it is known; `None` if nobody has seen its end yet.
     pub fn report(&self) -> Option<ExitReport> {
-        let status = *self.status.get()?;
+        let status = Status::from_bits(self.status.load(Ordering::Acquire))?;
         Some(ExitReport { pid: self.pid, name: self.name.clone(), status })
     }
 
@@ -116,10 +118,21 @@ impl Child {
 
     /// Notes how it ended, without collecting it. It must have ended.
     pub(super) fn observe(&self) -> Status {
-        *self.status.get_or_init(|| match pidfd::observe(&self.pidfd) {
+        if let Some(known) = self.report()
+            && known.status != Status::Unknown
+        {
+            return known.status;
+        }
+        let status = match pidfd::observe(&self.pidfd) {
             Ok(Some(end)) => Some(end).into(),
             _ => pidfd::ended(&self.pidfd).into(),
-        })
+        };
+        self.note(status);
+        status
+    }
+
+    fn note(&self, status: Status) {
+        self.status.store(status.to_bits(), Ordering::Release);
     }
 }
 

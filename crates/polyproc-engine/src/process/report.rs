@@ -32,6 +32,28 @@ impl Status {
         }
     }
 
+    /// As a number that is not zero.
+    pub(super) fn to_bits(self) -> u64 {
+        match self {
+            Status::Unknown => 1 << 32,
+            Status::Exited(code) => 2 << 32 | u64::from(code as u32),
+            Status::Signaled { signal, core: false } => 3 << 32 | u64::from(signal as u32),
+            Status::Signaled { signal, core: true } => 4 << 32 | u64::from(signal as u32),
+        }
+    }
+
+    /// The status of such a number; `None` for zero.
+    pub(super) fn from_bits(bits: u64) -> Option<Status> {
+        let value = bits as u32 as i32;
+        match bits >> 32 {
+            1 => Some(Status::Unknown),
+            2 => Some(Status::Exited(value)),
+            3 => Some(Status::Signaled { signal: value, core: false }),
+            4 => Some(Status::Signaled { signal: value, core: true }),
+            _ => None,
+        }
+    }
+
     /// True for an exit with code 0.
     pub fn success(self) -> bool {
         self == Status::Exited(0)
@@ -82,5 +104,24 @@ pub struct ExitReport {
 impl fmt::Display for ExitReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process '{}' (pid {}) {}", self.name, self.pid, self.status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_its_number() {
+        for status in [
+            Status::Unknown,
+            Status::Exited(0),
+            Status::Exited(255),
+            Status::Signaled { signal: 9, core: false },
+            Status::Signaled { signal: 11, core: true },
+        ] {
+            assert_eq!(Status::from_bits(status.to_bits()), Some(status));
+        }
+        assert_eq!(Status::from_bits(0), None);
     }
 }

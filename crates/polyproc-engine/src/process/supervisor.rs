@@ -65,10 +65,6 @@ impl Table {
     fn new() -> Table {
         Table { set: None, children: HashMap::new(), next: FIRST_CHILD, lifeline: None, orphaned: None, stop: false }
     }
-
-    fn has_work(&self) -> bool {
-        !self.children.is_empty() || self.lifeline.is_some()
-    }
 }
 
 static TABLE: Mutex<Option<Table>> = Mutex::new(None);
@@ -110,7 +106,8 @@ pub(super) fn watch_lifeline(descriptor: BorrowedFd<'_>) -> Result<()> {
     start(table)
 }
 
-/// True if the thread runs: one of this process's threads is then the engine's.
+/// True if the thread runs: one of this process's threads is then the engine's. It stays until the process ends, or
+/// [`pause`].
 pub fn is_running() -> bool {
     THREAD.load(Ordering::Acquire) != 0
 }
@@ -141,11 +138,11 @@ pub fn pause() {
     }
 }
 
-/// Starts the thread again after [`pause`], if there is something to watch.
+/// Starts the thread again after [`pause`], if there was something to watch.
 pub fn resume() -> Result<()> {
     let mut guard = lock();
     match guard.as_mut() {
-        Some(table) if table.has_work() => start(table),
+        Some(table) if table.set.is_some() => start(table),
         _ => Ok(()),
     }
 }
@@ -205,7 +202,7 @@ fn run() {
         let (set, deadline) = {
             let mut guard = lock();
             let Some(table) = guard.as_mut() else { return THREAD.store(0, Ordering::Release) };
-            if table.stop || !table.has_work() {
+            if table.stop {
                 // Under the lock, so that whoever starts a thread next sees that there is none.
                 return THREAD.store(0, Ordering::Release);
             }
