@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _polyproc
+from .connection import wait
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -233,7 +234,7 @@ class QueueReader(_QueueEnd):
         """Whether there is an item, waiting up to `timeout` seconds for one (None: as long as it takes)."""
         self._check_closed()
         if timeout is None or timeout > 0:
-            return self._queue._wait(timeout)
+            return bool(wait([self], timeout))
         return not self._queue._empty()
 
     def recv(self) -> Any:

@@ -12,13 +12,13 @@
 
 use std::cell::Cell;
 
-use polyproc_engine::channel::{Body, Envelope, Message};
+use polyproc_engine::channel::{Body, Envelope, Parcel};
 use polyproc_engine::{Deadline, Error, Result};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyString};
 
-use crate::block::{self, Block};
+use crate::block::{self, Block, MUCH};
 use crate::pickling::{self, Export};
 use crate::{codec, waiting};
 
@@ -38,8 +38,6 @@ mod kind {
     pub const STR: u8 = 5;
 }
 
-/// Bytes from which copying a message is not done with the interpreter held.
-const MUCH: usize = 128 * 1024;
 /// Bytes of `bytes` and `bytearray` that are sent as they are; below, the plain codec or pickle does.
 const LONG: usize = 4096;
 
@@ -51,8 +49,8 @@ thread_local! {
 }
 
 /// What sends a message: `Queue::put` or `PipeEnd::send`.
-pub trait Sink: Fn(&Message<'_>, Deadline) -> Result<()> + Send + Sync {}
-impl<F: Fn(&Message<'_>, Deadline) -> Result<()> + Send + Sync> Sink for F {}
+pub trait Sink: Fn(&mut Parcel<'_>, Deadline) -> Result<()> + Send + Sync {}
+impl<F: Fn(&mut Parcel<'_>, Deadline) -> Result<()> + Send + Sync> Sink for F {}
 
 /// What became of a message.
 pub enum Sent {
@@ -79,8 +77,7 @@ pub fn send(object: &Bound<'_, PyAny>, deadline: Deadline, sink: impl Sink) -> P
     let mut scratch = SCRATCH.take();
     scratch.clear();
     if codec::encode(object, &mut scratch).is_ok() {
-        let message = Message { kind: kind::PLAIN, body: &scratch, buffers: &[], references: &[] };
-        let result = waiting::wait(object.py(), deadline, |deadline| sink(&message, deadline));
+        let result = post(object.py(), kind::PLAIN, &scratch, deadline, sink);
         SCRATCH.set(scratch);
         return result.map(Sent::from);
     }
@@ -109,10 +106,17 @@ fn send_large(object: &Bound<'_, PyAny>, deadline: Deadline, sink: impl Sink) ->
         Ok(pickled) => pickled,
         Err(error) => return Ok(Sent::Refused(error)),
     };
-    let buffers: Vec<&[u8]> = pickled.buffers.iter().map(Export::bytes).collect();
-    let message =
-        Message { kind: kind::PICKLE, body: pickled.body.bytes(), buffers: &buffers, references: &pickled.references };
-    deliver(py, &message, deadline, sink).map(Sent::from)
+    let size = pickled.body.len() + pickled.buffers.iter().map(Export::len).sum::<usize>();
+    let packed = detach_if(py, size >= MUCH, || {
+        let mut parcel = Parcel::new(kind::PICKLE, pickled.body.bytes())?;
+        parcel.set_references(&pickled.references);
+        for buffer in &pickled.buffers {
+            // SAFETY: the export keeps `len` bytes in place at `start`.
+            unsafe { parcel.add_buffer(buffer.start(), buffer.len())? };
+        }
+        Ok(parcel)
+    });
+    deliver(py, packed, deadline, sink).map(Sent::from)
 }
 
 /// Sends bytes as such, for `send_bytes()`.
@@ -120,17 +124,24 @@ pub fn send_raw(py: Python<'_>, bytes: &[u8], deadline: Deadline, sink: impl Sin
     post(py, kind::RAW, bytes, deadline, sink)
 }
 
+#[inline]
 fn post(py: Python<'_>, kind: u8, body: &[u8], deadline: Deadline, sink: impl Sink) -> PyResult<Result<()>> {
-    deliver(py, &Message { kind, body, buffers: &[], references: &[] }, deadline, sink)
+    deliver(py, detach_if(py, body.len() >= MUCH, || Parcel::new(kind, body)), deadline, sink)
 }
 
-fn deliver(py: Python<'_>, message: &Message<'_>, deadline: Deadline, sink: impl Sink) -> PyResult<Result<()>> {
-    let size = message.body.len() + message.buffers.iter().map(|buffer| buffer.len()).sum::<usize>();
-    if size >= MUCH {
-        waiting::wait_detached(py, deadline, |deadline| sink(message, deadline))
-    } else {
-        waiting::wait(py, deadline, |deadline| sink(message, deadline))
+/// Sends what was packed, if it could be packed. By now all that is large lies in blocks.
+#[inline]
+fn deliver(py: Python<'_>, packed: Result<Parcel<'_>>, deadline: Deadline, sink: impl Sink) -> PyResult<Result<()>> {
+    match packed {
+        Ok(mut parcel) => waiting::wait(py, deadline, |deadline| sink(&mut parcel, deadline)),
+        Err(error) => Ok(Err(error)),
     }
+}
+
+/// Runs `copy` without the interpreter if it copies much.
+#[inline]
+fn detach_if<T: Send>(py: Python<'_>, much: bool, copy: impl FnOnce() -> T + Send) -> T {
+    if much { py.detach(copy) } else { copy() }
 }
 
 /// A message that came. What it holds goes back to this thread for the next one.
@@ -154,10 +165,8 @@ impl Incoming {
     #[inline]
     pub fn into_object<'py>(mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let envelope = self.envelope();
-        if envelope.kind == kind::PLAIN
-            && let Body::Inline(bytes) = &envelope.body
-        {
-            return codec::decode(py, bytes);
+        if envelope.kind == kind::PLAIN && matches!(envelope.body, Body::Inline) {
+            return codec::decode(py, &envelope.inline);
         }
         self.large_object(py)
     }
@@ -179,7 +188,7 @@ impl Incoming {
             }
             kind::BYTES => Ok(body_as_bytes(py, envelope)?.into_any()),
             kind::BYTEARRAY => Ok(match &envelope.body {
-                Body::Inline(bytes) => PyByteArray::new(py, bytes),
+                Body::Inline => PyByteArray::new(py, &envelope.inline),
                 Body::Block(lease) => block::to_bytearray(py, lease)?,
             }
             .into_any()),
@@ -226,19 +235,15 @@ impl Drop for Incoming {
 
 /// The body as something pickle can read from.
 fn body_as_buffer<'py>(py: Python<'py>, envelope: &mut Envelope) -> PyResult<Bound<'py, PyAny>> {
-    match std::mem::take(&mut envelope.body) {
-        Body::Inline(bytes) => {
-            let copy = PyBytes::new(py, &bytes).into_any();
-            envelope.body = Body::Inline(bytes);
-            Ok(copy)
-        }
+    match std::mem::replace(&mut envelope.body, Body::Inline) {
+        Body::Inline => Ok(PyBytes::new(py, &envelope.inline).into_any()),
         Body::Block(lease) => Ok(Block::new(py, lease)?.into_any()),
     }
 }
 
 fn body_as_bytes<'py>(py: Python<'py>, envelope: &Envelope) -> PyResult<Bound<'py, PyBytes>> {
     match &envelope.body {
-        Body::Inline(bytes) => Ok(PyBytes::new(py, bytes)),
+        Body::Inline => Ok(PyBytes::new(py, &envelope.inline)),
         Body::Block(lease) => block::to_bytes(py, lease),
     }
 }

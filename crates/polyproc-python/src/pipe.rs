@@ -2,10 +2,10 @@
 //!
 //! Names, checks and messages are those of the standard library's `Connection`.
 
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use polyproc_engine::channel::PipeEnd as End;
+use polyproc_engine::channel::{PipeEnd as End, Transport};
 use polyproc_engine::{Deadline, Error};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
@@ -70,7 +70,7 @@ impl PipeEnd {
     #[inline]
     fn receive(&self, py: Python<'_>) -> PyResult<Incoming> {
         let end = self.to_read()?;
-        Incoming::receive(py, Deadline::Never, |envelope, deadline| end.recv(envelope, deadline))?
+        Incoming::receive(py, Deadline::Never, |envelope, deadline| end.receive(envelope, deadline))?
             .map_err(errors::raise)
     }
 }
@@ -93,11 +93,10 @@ impl PipeEnd {
     /// Makes an end of the descriptor and the bytes of `_share()`. Takes over the descriptor.
     #[staticmethod]
     fn _attach(descriptor: RawFd, shared: &[u8]) -> PyResult<PipeEnd> {
-        // SAFETY: the caller gives the descriptor away; it comes from another process for this very end.
+        // SAFETY: the caller gives the descriptor away; it came from another process for this very end.
         let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        let (role, handle) = shared.split_first().ok_or_else(|| PyValueError::new_err("this names no pipe"))?;
-        let handle = sharing::received(handle)?;
-        End::from_parts(descriptor, handle, *role).map(|end| PipeEnd::new(Some(end))).map_err(errors::raise)
+        let transport = Transport { socket: descriptor, handle: sharing::received(shared)? };
+        End::from_transport(transport).map(|end| PipeEnd::new(Some(end))).map_err(errors::raise)
     }
 
     /// Moves the end out of `other`, which is closed from then on.
@@ -109,17 +108,12 @@ impl PipeEnd {
     /// The bytes that name this end, for a child or a message that is being pickled.
     fn _share<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyBytes>> {
         let end = slf.get().open()?;
-        let handle = sharing::share(slf.py(), end.hold(), "Connection")?;
-        PyBytes::new_with(slf.py(), 1 + handle.as_bytes().len(), |bytes| {
-            bytes[0] = end.role();
-            bytes[1..].copy_from_slice(handle.as_bytes());
-            Ok(())
-        })
+        sharing::share_by(slf.py(), end.handle(), "Connection", |child| end.share_with(child))
     }
 
     /// The descriptor as such: asking for it arms nothing.
     fn _descriptor(&self) -> PyResult<RawFd> {
-        Ok(self.open()?.raw_fd())
+        Ok(self.open()?.socket().as_raw_fd())
     }
 
     /// Sends `obj`.
@@ -252,16 +246,19 @@ impl PipeEnd {
         }
         // SAFETY: it is only handed to the system, within this call, which says so if it is not open.
         let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
-        py.detach(|| end.send_fd(descriptor)).map_err(errors::raise)
+        py.detach(|| end.send_descriptor(descriptor)).map_err(errors::raise)
     }
 
     /// Receives a descriptor.
     fn _receive_descriptor(&self, py: Python<'_>) -> PyResult<RawFd> {
         let end = self.open()?;
-        let received = waiting::wait_detached(py, Deadline::Never, |deadline| end.recv_fd(deadline))?;
-        match received.map_err(errors::raise)? {
-            Some(descriptor) => Ok(descriptor.into_raw_fd()),
-            None => Err(PyRuntimeError::new_err("received 0 items of ancdata: the other end sent no descriptor")),
+        match waiting::wait_detached(py, Deadline::Never, |deadline| end.receive_descriptor(deadline))? {
+            Ok(descriptor) => Ok(descriptor.into_raw_fd()),
+            // The standard library's words.
+            Err(Error::Damaged { detail, .. }) => {
+                Err(PyRuntimeError::new_err(format!("received 0 items of ancdata: {detail}")))
+            }
+            Err(error) => Err(errors::raise(error)),
         }
     }
 }

@@ -162,7 +162,7 @@ impl Queue {
 
     /// How many items are in the queue at this moment.
     fn qsize(&self) -> PyResult<usize> {
-        Ok(self.ring()?.len())
+        Ok(self.ring()?.len() as usize)
     }
 
     /// Whether the queue holds as many items as its bound allows, at this moment.
@@ -173,7 +173,7 @@ impl Queue {
     /// The bound; 0 is none.
     #[getter]
     fn maxsize(&self) -> PyResult<u32> {
-        Ok(self.ring()?.maxsize())
+        Ok(self.ring()?.most())
     }
 
     #[getter]
@@ -194,19 +194,9 @@ impl Queue {
         Ok(self.ring()?.is_empty())
     }
 
-    /// Whether there is an item, waiting up to `timeout` seconds for one.
-    #[pyo3(signature = (timeout = None))]
-    fn _wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        let ring = self.ring()?;
-        match waiting::wait(py, waiting::deadline(timeout)?, |deadline| ring.wait(deadline))? {
-            Err(Error::TimedOut) => Ok(false),
-            result => result.map(|()| true).map_err(errors::raise),
-        }
-    }
-
     /// A descriptor that is readable while the queue is not empty.
     fn _bell(&self) -> PyResult<i32> {
-        self.ring()?.bell_fd().map_err(errors::raise)
+        self.ring()?.bell().map_err(errors::raise)
     }
 
     /// Appends the object whose pickle `data` is.
@@ -229,7 +219,7 @@ impl Queue {
 
     /// Says that an item which was got is finished.
     fn _task_done(&self) -> PyResult<()> {
-        match self.ring()?.task_done() {
+        match self.ring()?.finish_one() {
             Err(Error::ReleasedTooOften { .. }) => Err(PyValueError::new_err("task_done() called too many times")),
             result => result.map_err(errors::raise),
         }
@@ -238,7 +228,7 @@ impl Queue {
     /// Waits until every item that was put is finished.
     fn _join_tasks(&self, py: Python<'_>) -> PyResult<()> {
         let ring = self.ring()?;
-        waiting::wait(py, Deadline::Never, |deadline| ring.join_tasks(deadline))?.map_err(errors::raise)
+        waiting::wait(py, Deadline::Never, |deadline| ring.wait_finished(deadline))?.map_err(errors::raise)
     }
 }
 

@@ -42,12 +42,22 @@ pub fn collect<T>(pickle: impl FnOnce() -> PyResult<T>) -> PyResult<(T, Vec<Hand
     Ok((result, handles))
 }
 
-/// Lets the object of `hold` travel with what is being pickled, and gives the bytes that name it.
+/// Lets the object of `hold` travel with what is being pickled, and gives the bytes that name it. `class` is what the
+/// error calls it.
 ///
 /// # Errors
 /// `RuntimeError` where nothing is being sent and no child is being spawned.
 pub fn share<'py>(py: Python<'py>, hold: &Hold, class: &str) -> PyResult<Bound<'py, PyBytes>> {
-    let handle = hold.handle();
+    share_by(py, hold.handle(), class, |child| hold.share_with(child))
+}
+
+/// As [`share`], for an object that consists of several: `share_with` lets a child hold all of them.
+pub fn share_by<'py>(
+    py: Python<'py>,
+    handle: Handle,
+    class: &str,
+    share_with: impl FnOnce(Participant),
+) -> PyResult<Bound<'py, PyBytes>> {
     let in_message =
         MESSAGES.with_borrow_mut(|messages| messages.last_mut().map(|message| message.push(handle)).is_some());
     if !in_message {
@@ -57,7 +67,7 @@ pub fn share<'py>(py: Python<'py>, hold: &Hold, class: &str) -> PyResult<Bound<'
             ))
         })?;
         if let Ok(participant) = child.getattr("participant") {
-            hold.share_with(Participant::from_bits(participant.extract()?));
+            share_with(Participant::from_bits(participant.extract()?));
         }
     }
     Ok(PyBytes::new(py, &handle.to_bytes()))
