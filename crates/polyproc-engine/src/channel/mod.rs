@@ -1,0 +1,18 @@
+//! Messages between processes: records in rings, bells for those who wait, blocks for what is large.
+//!
+//! * [`Queue`]: many producers, many consumers; a put that returned is in shared memory.
+//! * [`pipe()`]: two ends; a socket pair tells of what comes, of the end, and carries descriptors.
+//! * [`Parcel`] and [`Envelope`]: a message before it is sent and after it has come.
+//!
+//! **Invariant:** nothing here knows what a process is, only slots; and what lies in shared memory is not trusted: a record
+//! that makes no sense is an error, never a read outside of its ring.
+
+mod bell;
+mod parcel;
+pub(crate) mod pipe;
+mod queue;
+pub(crate) mod ring;
+
+pub use parcel::{Body, Envelope, INLINE_MAX, Parcel};
+pub use pipe::{PipeEnd, Transport, pipe};
+pub use queue::Queue;

@@ -1,0 +1,171 @@
+//! A message before it is sent ([`Parcel`]) and after it has come ([`Envelope`]).
+//!
+//! Up to 64 KiB a message lies in the ring. What is larger lies in blocks, copied there once, before any lock is taken.
+
+use crate::Result;
+use crate::shm::{Directory, Handle, Lease, unpin};
+
+/// The largest body that lies in a ring, in bytes.
+pub const INLINE_MAX: usize = 64 * 1024;
+
+/// A message that is ready to be sent: its large parts lie in blocks already.
+///
+/// Sending takes the blocks out of it. A send that did not come about leaves it as it was, to be sent again or dropped.
+#[derive(Debug, Default)]
+pub struct Parcel<'a> {
+    pub(crate) kind: u8,
+    pub(crate) inline: &'a [u8],
+    pub(crate) body_in_block: bool,
+    pub(crate) blocks: Vec<Lease>,
+    pub(crate) references: &'a [Handle],
+}
+
+impl<'a> Parcel<'a> {
+    /// The most buffers that one message may have beside its body.
+    pub const MOST_BUFFERS: usize = 200;
+    /// The most handles that one message may have.
+    pub const MOST_REFERENCES: usize = 255;
+
+    /// A message of these bytes. `kind` is the face's own number, at most [`Parcel::MOST_KIND`].
+    ///
+    /// # Errors
+    /// [`crate::Error::BudgetExhausted`] if the body is large and there is no memory for it.
+    pub fn new(kind: u8, body: &'a [u8]) -> Result<Parcel<'a>> {
+        let mut parcel = Parcel { kind, ..Parcel::default() };
+        if body.len() <= INLINE_MAX {
+            parcel.inline = body;
+        } else {
+            // SAFETY: a slice is valid for its length.
+            parcel.blocks.push(unsafe { copy_in(body.as_ptr(), body.len())? });
+            parcel.body_in_block = true;
+        }
+        Ok(parcel)
+    }
+
+    /// The greatest `kind`.
+    pub const MOST_KIND: u8 = 250;
+
+    /// A message whose body was written to a block by the caller.
+    pub fn from_lease(kind: u8, body: Lease) -> Parcel<'a> {
+        Parcel { kind, body_in_block: true, blocks: vec![body], ..Parcel::default() }
+    }
+
+    /// Adds a buffer, copied to a block of its own.
+    ///
+    /// # Errors
+    /// As [`Parcel::new`].
+    ///
+    /// # Safety
+    /// `bytes` must be valid for reads of `length` bytes for the length of the call. Other threads may write there
+    /// meanwhile: then what arrives is a mixture.
+    pub unsafe fn add_buffer(&mut self, bytes: *const u8, length: usize) -> Result<()> {
+        // SAFETY: the caller vouches for the range.
+        self.blocks.push(unsafe { copy_in(bytes, length)? });
+        Ok(())
+    }
+
+    /// Adds a buffer that lies in a block already, which is sent without a copy.
+    pub fn add_lease(&mut self, lease: Lease) {
+        self.blocks.push(lease);
+    }
+
+    /// Names the objects whose handles stand in the message, so that they live until it has been read.
+    pub fn set_references(&mut self, references: &'a [Handle]) {
+        self.references = references;
+    }
+}
+
+/// # Safety
+/// `bytes` must be valid for reads of `length` bytes.
+unsafe fn copy_in(bytes: *const u8, length: usize) -> Result<Lease> {
+    let lease = Lease::allocate(length)?;
+    // SAFETY: the caller vouches for the source; the lease has `length` bytes that nobody else has.
+    unsafe { std::ptr::copy_nonoverlapping(bytes, lease.as_ptr(), length) };
+    Ok(lease)
+}
+
+/// The bytes of a message that has come.
+#[derive(Debug)]
+pub enum Body {
+    /// It was small: see [`Envelope::inline`].
+    Inline,
+    /// It was large: it lies here.
+    Block(Lease),
+}
+
+/// A message that has come. Made once and used for many: its memory is kept.
+#[derive(Debug)]
+pub struct Envelope {
+    /// The face's number.
+    pub kind: u8,
+    /// The body of a small message.
+    pub inline: Vec<u8>,
+    /// Where the body is.
+    pub body: Body,
+    /// The other buffers, in the order in which they were added.
+    pub buffers: Vec<Lease>,
+    /// The objects that the message names; they live at least as long as they stand here.
+    references: Vec<Handle>,
+}
+
+impl Default for Envelope {
+    fn default() -> Envelope {
+        Envelope { kind: 0, inline: Vec::new(), body: Body::Inline, buffers: Vec::new(), references: Vec::new() }
+    }
+}
+
+impl Envelope {
+    /// An empty envelope.
+    pub fn new() -> Envelope {
+        Envelope::default()
+    }
+
+    /// The size of the body in bytes.
+    pub fn len(&self) -> usize {
+        match &self.body {
+            Body::Inline => self.inline.len(),
+            Body::Block(lease) => lease.len(),
+        }
+    }
+
+    /// True if the body has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The body's address: of this process's own memory, or of a block that this process alone has.
+    pub fn as_ptr(&self) -> *const u8 {
+        match &self.body {
+            Body::Inline => self.inline.as_ptr(),
+            Body::Block(lease) => lease.as_ptr(),
+        }
+    }
+
+    /// Empties it: gives blocks back and lets go of the objects that the message names.
+    pub fn clear(&mut self) {
+        self.kind = 0;
+        self.inline.clear();
+        self.body = Body::Inline;
+        self.buffers.clear();
+        self.release();
+    }
+
+    pub(crate) fn references_mut(&mut self) -> &mut Vec<Handle> {
+        &mut self.references
+    }
+
+    fn release(&mut self) {
+        if !self.references.is_empty() {
+            let directory = Directory::open();
+            for handle in self.references.drain(..) {
+                unpin(&directory, handle);
+            }
+        }
+    }
+}
+
+impl Drop for Envelope {
+    fn drop(&mut self) {
+        self.release();
+    }
+}

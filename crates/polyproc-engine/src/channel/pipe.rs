@@ -1,0 +1,439 @@
+//! A pipe between two ends: rings for the messages, a socket pair as bell, for the end of file, and for descriptors.
+//!
+//! ```text
+//!   end A                                                    end B
+//!   reads  ◀── ring ◀───────────────────────────────────────  writes
+//!   writes ────────────────────────────────────────▶ ring ──▶ reads
+//!   socket ◀═══════════ bells, descriptors, hang-up ═════════▶ socket
+//! ```
+//!
+//! **Bells.** A writer rings (one byte) if every bell that was rung has been taken away (`rung == hushed`). A reader takes
+//! bells away only when it is about to sleep on the socket, or, once somebody has asked for the descriptor
+//! ([`PipeEnd::fd`]), when it has emptied the ring. So *not empty* means *readable*, always, and a steady stream makes no
+//! system call; and for those who asked, *readable* means *not empty* too.
+//!
+//! To take bells away, a reader first says so (`hushed`), then looks into the ring once more, and only if it is still empty
+//! reads the bytes; otherwise it takes back what it said. Writers commit first and look at `hushed` then. So one of the two
+//! sees the other, and no message lies in a ring whose socket is silent.
+//!
+//! DEATH of a writer between ringing and counting leaves a byte too many: a reader wakes for nothing, once. The death of an
+//! end's last process is told by the kernel (hang-up) and by the sweep (`gone`), whichever comes first.
+
+use super::parcel::{Envelope, Parcel};
+use super::ring::Ring;
+use crate::shm::{self, CellState, Death, Directory, Handle, Hold, Kind, Participant};
+use crate::sync::signal;
+use crate::sys::clock::Deadline;
+use crate::sys::poll::{self, Polled};
+use crate::sys::socket::{self, Heard};
+use crate::{Error, Result, fault};
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+const LONGEST_SLEEP: u64 = 1_000_000_000;
+/// The record that accompanies a descriptor.
+const DESCRIPTOR: u8 = Parcel::MOST_KIND;
+
+/// | field | written by |
+/// | --- | --- |
+/// | peer, reads, writes (cell and generation) | the creator, once |
+/// | gone | who ends the peer: nobody holds it any more |
+/// | armed | who asks for this end's descriptor; only ever set |
+#[repr(C)]
+struct EndState {
+    peer: [AtomicU32; 2],
+    reads: [AtomicU32; 2],
+    writes: [AtomicU32; 2],
+    gone: AtomicU32,
+    armed: AtomicU32,
+}
+
+// SAFETY: plain atomics, 32 bytes.
+unsafe impl CellState for EndState {
+    const KIND: Kind = Kind::PipeEnd;
+}
+
+fn store(place: &[AtomicU32; 2], handle: Option<Handle>) {
+    let handle = handle.unwrap_or(Handle { cell: 0, generation: 0 });
+    place[0].store(handle.cell, Ordering::Relaxed);
+    place[1].store(handle.generation, Ordering::Release);
+}
+
+fn load(place: &[AtomicU32; 2]) -> Option<Handle> {
+    let cell = place[0].load(Ordering::Acquire);
+    (cell != 0).then(|| Handle { cell, generation: place[1].load(Ordering::Relaxed) })
+}
+
+/// What an end consists of when it travels to another process: its socket, and its name.
+#[derive(Debug)]
+pub struct Transport {
+    /// The socket; it must be sent as a descriptor.
+    pub socket: OwnedFd,
+    /// The end's name in the session.
+    pub handle: Handle,
+}
+
+/// One end of a pipe.
+#[derive(Debug)]
+pub struct PipeEnd {
+    end: Hold,
+    socket: OwnedFd,
+    reads: Option<Ring>,
+    writes: Option<Ring>,
+    /// Descriptors that came with bytes which were taken for bells.
+    descriptors: Mutex<VecDeque<OwnedFd>>,
+}
+
+/// A new pipe. With `duplex` both ends read and write; without, the first reads and the second writes.
+///
+/// # Errors
+/// [`Error::Os`] where there are no descriptors left.
+pub fn pipe(duplex: bool) -> Result<(PipeEnd, PipeEnd)> {
+    let (first, second) = socket::pair()?;
+    let to_first = Ring::new(0, true)?;
+    let to_second = if duplex { Some(Ring::new(0, true)?) } else { None };
+    let end = |reads: Option<&Ring>, writes: Option<&Ring>| {
+        shm::create::<EndState>(|state| {
+            store(&state.reads, reads.map(|ring| ring.hold().handle()));
+            store(&state.writes, writes.map(|ring| ring.hold().handle()));
+        })
+    };
+    let a = end(Some(&to_first), to_second.as_ref())?;
+    let b = end(to_second.as_ref(), Some(&to_first))?;
+    store(&a.state::<EndState>().peer, Some(b.handle()));
+    store(&b.state::<EndState>().peer, Some(a.handle()));
+    Ok((PipeEnd::of(a, first)?, PipeEnd::of(b, second)?))
+}
+
+impl PipeEnd {
+    fn of(end: Hold, socket: OwnedFd) -> Result<PipeEnd> {
+        let state = end.state::<EndState>();
+        let ring = |place| load(place).map(Ring::from_handle).transpose();
+        let (reads, writes) = (ring(&state.reads)?, ring(&state.writes)?);
+        Ok(PipeEnd { end, socket, reads, writes, descriptors: Mutex::default() })
+    }
+
+    /// Builds an end from what came from another process of the session.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if the pipe is gone.
+    pub fn from_transport(transport: Transport) -> Result<PipeEnd> {
+        PipeEnd::of(Hold::take(transport.handle, Kind::PipeEnd)?, transport.socket)
+    }
+
+    /// The end's name in the session.
+    pub fn handle(&self) -> Handle {
+        self.end.handle()
+    }
+
+    /// Also lets a child hold this end that will be exec'd.
+    pub fn share_with(&self, child: Participant) {
+        self.end.share_with(child);
+        for ring in self.reads.iter().chain(&self.writes) {
+            ring.hold().share_with(child);
+        }
+    }
+
+    /// True if it can receive.
+    pub fn readable(&self) -> bool {
+        self.reads.is_some()
+    }
+
+    /// True if it can send.
+    pub fn writable(&self) -> bool {
+        self.writes.is_some()
+    }
+
+    /// The socket, without a promise about when it is readable.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// The socket, for poll, epoll and the like: from now on it is readable exactly while there is something to receive, or
+    /// the other end is closed.
+    pub fn fd(&self) -> RawFd {
+        let state = self.end.state::<EndState>();
+        if state.armed.swap(1, Ordering::SeqCst) == 0 {
+            let _ = self.settle();
+        }
+        self.socket.as_raw_fd()
+    }
+
+    fn reading(&self) -> Result<&Ring> {
+        let error = || std::io::Error::from_raw_os_error(libc::EBADF);
+        self.reads.as_ref().ok_or_else(|| Error::Os { call: "this end of the pipe cannot receive", source: error() })
+    }
+
+    fn writing(&self) -> Result<&Ring> {
+        let error = || std::io::Error::from_raw_os_error(libc::EBADF);
+        self.writes.as_ref().ok_or_else(|| Error::Os { call: "this end of the pipe cannot send", source: error() })
+    }
+
+    fn is_gone(&self) -> bool {
+        self.end.state::<EndState>().gone.load(Ordering::SeqCst) != 0
+    }
+
+    /// Sends a message, waiting for room if the reader is far behind.
+    ///
+    /// # Errors
+    /// [`Error::BrokenPipe`] if nobody has the other end, [`Error::TimedOut`], [`Error::Interrupted`].
+    pub fn send(&self, parcel: &mut Parcel<'_>, deadline: Deadline) -> Result<()> {
+        let ring = self.writing()?;
+        if self.is_gone() {
+            return Err(Error::BrokenPipe);
+        }
+        loop {
+            // The room is waited for in short slices: a reader that dies outside of the session's sight (it was cloned past
+            // all handlers, say) is told of only by the socket.
+            match ring.put(parcel, deadline.within(50_000_000), &|| self.is_gone()) {
+                Ok(()) => break,
+                Err(Error::TimedOut) if deadline.passed() => return Err(Error::TimedOut),
+                Err(Error::TimedOut) => {
+                    let mut polled = [Polled::new(self.socket.as_raw_fd())];
+                    poll::wait(&mut polled, Deadline::Now)?;
+                    if polled[0].hung_up {
+                        return Err(Error::BrokenPipe);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.ring_bell(ring)
+    }
+
+    fn ring_bell(&self, ring: &Ring) -> Result<()> {
+        let state = ring.state();
+        // ORDER: SeqCst: the commit comes before this look. Partner of the fence in `settle`.
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let rung = state.rung.load(Ordering::Relaxed);
+        if rung == state.hushed.load(Ordering::SeqCst) {
+            match socket::ring(&self.socket) {
+                Ok(()) => {
+                    let _ = state.rung.compare_exchange(
+                        rung,
+                        rung.wrapping_add(1),
+                        Ordering::SeqCst,
+                        Ordering::Relaxed,
+                    );
+                }
+                // The message lies in the ring of a pipe that nobody reads; as with any pipe.
+                Err(Error::BrokenPipe) => return Err(Error::BrokenPipe),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the bells away if there is nothing to receive. True if there is something after all (or the end): then the
+    /// descriptor may or may not be readable; false: it will be as soon as there is.
+    pub fn settle(&self) -> Result<bool> {
+        let Ok(ring) = self.reading() else { return Ok(false) };
+        if !ring.is_empty() || self.is_gone() {
+            return Ok(true);
+        }
+        let state = ring.state();
+        let (rung, hushed) = (state.rung.load(Ordering::SeqCst), state.hushed.load(Ordering::SeqCst));
+        let count = rung.wrapping_sub(hushed);
+        if count == 0 {
+            return Ok(!ring.is_empty());
+        }
+        if state.hushed.compare_exchange(hushed, rung, Ordering::SeqCst, Ordering::Relaxed).is_err() {
+            return Ok(!ring.is_empty());
+        }
+        fault!("pipe.hushed");
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if !ring.is_empty() {
+            // A message has come since; its writer may have counted on the bells that are still there.
+            let _ = state.hushed.compare_exchange(rung, hushed, Ordering::SeqCst, Ordering::Relaxed);
+            return Ok(true);
+        }
+        self.hush(count.min(256) as usize)?;
+        Ok(!ring.is_empty())
+    }
+
+    /// Takes at most `count` bytes out of the socket, keeping descriptors that come with them.
+    fn hush(&self, count: usize) -> Result<Heard> {
+        let (heard, descriptors) = socket::hush(&self.socket, count)?;
+        if !descriptors.is_empty() {
+            self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).extend(descriptors);
+        }
+        Ok(heard)
+    }
+
+    /// Receives a message, waiting for one.
+    ///
+    /// # Errors
+    /// [`Error::EndOfFile`] if the other end is closed and all is received, [`Error::TimedOut`], [`Error::Interrupted`].
+    pub fn receive(&self, envelope: &mut Envelope, deadline: Deadline) -> Result<()> {
+        let ring = self.reading()?;
+        loop {
+            if ring.try_get(envelope)? {
+                if self.end.state::<EndState>().armed.load(Ordering::Relaxed) != 0 && ring.is_empty() {
+                    self.settle()?;
+                }
+                return Ok(());
+            }
+            if !self.wait_for_message(ring, deadline)? {
+                return Err(Error::EndOfFile);
+            }
+        }
+    }
+
+    /// Waits until there is something to receive, or the other end is closed.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub fn poll(&self, deadline: Deadline) -> Result<bool> {
+        match self.wait_for_message(self.reading()?, deadline) {
+            Ok(_) => Ok(true),
+            Err(Error::TimedOut) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// True once there is a message; false at the end of file.
+    fn wait_for_message(&self, ring: &Ring, deadline: Deadline) -> Result<bool> {
+        let mut spun = false;
+        loop {
+            // First whether the peer is gone, then whether it has left something.
+            let gone = self.is_gone();
+            if !ring.is_empty() {
+                return Ok(true);
+            }
+            if gone {
+                return Ok(false);
+            }
+            if deadline == Deadline::Now {
+                // Whoever only looks must also learn of an end that only the kernel knows.
+                return self.look_at_socket(ring, Deadline::Now);
+            }
+            if !spun {
+                spun = true;
+                if ring.spin_for_item(|| self.is_gone()) {
+                    continue;
+                }
+            }
+            if self.settle()? {
+                continue;
+            }
+            match self.look_at_socket(ring, deadline.within(LONGEST_SLEEP)) {
+                Err(Error::TimedOut) if !deadline.passed() => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Sleeps on the socket. True: there is a message; false: the end.
+    fn look_at_socket(&self, ring: &Ring, deadline: Deadline) -> Result<bool> {
+        loop {
+            let mut polled = [Polled::new(self.socket.as_raw_fd())];
+            let ready = poll::wait(&mut polled, deadline)?;
+            if !ring.is_empty() {
+                return Ok(true);
+            }
+            if ready == 0 {
+                return if self.is_gone() { Ok(!ring.is_empty()) } else { Err(Error::TimedOut) };
+            }
+            // Readable, but nothing in the ring: a bell from before, or the end. All bells may go: a message that comes
+            // meanwhile was committed before its bell, and is looked for below.
+            let state = ring.state();
+            let rung = state.rung.load(Ordering::SeqCst);
+            let heard = self.hush(256)?;
+            state.hushed.store(rung, Ordering::SeqCst);
+            std::sync::atomic::fence(Ordering::SeqCst);
+            if !ring.is_empty() {
+                return Ok(true);
+            }
+            if heard == Heard::End {
+                return Ok(false);
+            }
+            if deadline == Deadline::Now {
+                return Err(Error::TimedOut);
+            }
+        }
+    }
+
+    /// Sends a descriptor, in order with the messages.
+    ///
+    /// # Errors
+    /// As [`PipeEnd::send`].
+    pub fn send_descriptor(&self, descriptor: BorrowedFd<'_>) -> Result<()> {
+        let ring = self.writing()?;
+        if self.is_gone() {
+            return Err(Error::BrokenPipe);
+        }
+        socket::send_descriptor(&self.socket, descriptor)?;
+        ring.state().rung.fetch_add(1, Ordering::SeqCst);
+        self.send(&mut Parcel { kind: DESCRIPTOR, ..Parcel::default() }, Deadline::Never)
+    }
+
+    /// Receives a descriptor that was sent with [`PipeEnd::send_descriptor`].
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] if what came is not a descriptor; otherwise as [`PipeEnd::receive`].
+    pub fn receive_descriptor(&self, deadline: Deadline) -> Result<OwnedFd> {
+        let missing = Error::Damaged { what: "pipe", detail: "what came is not a descriptor" };
+        let ring = self.reading()?;
+        let mut envelope = Envelope::new();
+        loop {
+            if ring.try_get(&mut envelope)? {
+                if envelope.kind != DESCRIPTOR {
+                    return Err(missing);
+                }
+                break;
+            }
+            let mut polled = [Polled::new(self.socket.as_raw_fd())];
+            if poll::wait(&mut polled, deadline.within(LONGEST_SLEEP))? == 0 {
+                if deadline.passed() {
+                    return Err(Error::TimedOut);
+                }
+                continue;
+            }
+            if ring.is_empty() {
+                let state = ring.state();
+                let bells = state.rung.load(Ordering::SeqCst).wrapping_sub(state.hushed.load(Ordering::SeqCst));
+                match self.hush(256)? {
+                    Heard::End if ring.is_empty() => return Err(Error::EndOfFile),
+                    // A byte that no writer of ours has sent.
+                    Heard::Ring if bells == 0 && ring.is_empty() && self.kept() == 0 => return Err(missing),
+                    _ => state.hushed.store(state.rung.load(Ordering::SeqCst), Ordering::SeqCst),
+                }
+            }
+        }
+        // Its byte was sent before its record.
+        for _ in 0..64 {
+            let kept = self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            match kept {
+                Some(descriptor) => return Ok(descriptor),
+                None => {
+                    self.hush(256)?;
+                    let state = ring.state();
+                    state.hushed.store(state.rung.load(Ordering::SeqCst), Ordering::SeqCst);
+                }
+            }
+        }
+        Err(missing)
+    }
+
+    fn kept(&self) -> usize {
+        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+}
+
+pub(crate) fn on_death(_cell: u32, _death: &Death) {}
+
+/// Tells the peer of an end that nobody holds any more. Under the directory's lock.
+pub(crate) fn destroy(_directory: &Directory, cell: u32) {
+    let state = shm::cell(cell).state::<EndState>();
+    let Some(peer) = load(&state.peer) else { return };
+    let other = shm::cell(peer.cell);
+    if other.kind() == Kind::PipeEnd && shm::generation(peer.cell) == peer.generation {
+        let other = other.state::<EndState>();
+        other.gone.store(1, Ordering::SeqCst);
+        if let Some(ring) = load(&other.writes) {
+            signal::wake_all(&shm::cell(ring.cell).state::<super::ring::RingState>().space);
+        }
+    }
+}

@@ -1,0 +1,809 @@
+//! The ring: records of any size, many producers, many consumers, and no state that a death could leave half done.
+//!
+//! ```text
+//!   cell:  put lock │ tail = items:32 | position:32 │ put segment        get lock │ head = items:32 | position:32 │ get segment
+//!
+//!   segment (a block)                                 next segment, twice as large
+//!  ┌──────────────────────────────┬────────┬──────┐   ┌─────────────────────────────
+//!  │ record │ record │ … (a ring) │ record │ link ├──▶│ record │ …
+//!  └──────────────────────────────┴────────┴──────┘   └─────────────────────────────
+//!   record = length:32 kind:8 blocks:8 references:8 flags:8 │ blocks × 16 │ references × 8 │ body │ padding to 8
+//! ```
+//!
+//! Positions count units of 8 bytes and only grow (they wrap at 2³²); a segment knows the position at which it begins. A
+//! record is contiguous; a *wrap* record fills the end of a segment. When a ring that may grow has no room, a *link* record
+//! names the next segment, so a producer never waits for space and never keeps an item in its own memory.
+//!
+//! **Invariant:** what lies between head and tail is complete records. Everything else is scratch.
+//!
+//! A put is: lock, copy, **one store of tail**, unlock; a get the same with head. Items and position are in one word, so the
+//! number of items is exact. It is not lock-free: a lock-free queue whose producer dies between claiming a place and filling
+//! it is stuck for ever, one whose lock names its owner is not.
+//!
+//! DEATH before the store of tail: nothing happened; the next producer writes over it. After it: the item is in. What else a
+//! producer or consumer was about to do stands in `pending` (a segment that is being added) or `retired` (one that is being
+//! left), which the next owner of the lock settles. A block that was tagged for an item which was never committed is found by
+//! the sweep, while the dead still owns the lock.
+//!
+//! Two positions may lie outside of their segment, by one link record: after a death between the store of a segment's number
+//! and that of the cursor. They are then taken as the segment's beginning ([`Segment::normal`]).
+
+use super::parcel::{Body, Envelope, INLINE_MAX, Parcel};
+use crate::shm::{
+    self, BlockState, Cell, CellState, Death, Directory, Handle, Hold, Kind, Lease, Taken, Transit, free_block, is_block,
+};
+use crate::sync::signal;
+use crate::sync::spin::Spin;
+use crate::sys::clock::Deadline;
+use crate::{Error, Result, fault};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+const UNIT: usize = 8;
+const SEGMENT_HEAD: usize = 64;
+/// The first segment of a ring that may grow: 64 KiB.
+const FIRST_UNITS: u32 = 1 << 13;
+/// The largest segment that is made without need: 1 MiB.
+const LARGEST_UNITS: u32 = 1 << 17;
+/// The one segment of a ring that may not grow: 128 KiB, so that two of the largest records fit.
+const FIXED_UNITS: u32 = 1 << 14;
+
+const WRAP: u8 = 254;
+const LINK: u8 = 255;
+const BODY_IN_BLOCK: u8 = 1;
+
+/// | field | written by | under |
+/// | --- | --- | --- |
+/// | tail, put_segment, pending, rung | producers | put lock |
+/// | head, get_segment, retired, hushed | consumers (get_segment first by a producer, while the ring is empty) | get lock |
+/// | items, space, finished | see [`crate::sync::signal`] | |
+/// | most, fixed | the creator | once |
+/// | done | who finishes a task | atomically |
+/// | watched | who arms a bell | only ever set |
+#[repr(C)]
+pub(crate) struct RingState {
+    put_lock: AtomicU32,
+    pub(crate) items: AtomicU32,
+    tail: AtomicU64,
+    put_segment: AtomicU32,
+    pending: AtomicU32,
+    pending_generation: AtomicU32,
+    /// Bells that a pipe's writer has rung.
+    pub(crate) rung: AtomicU32,
+    padding: [AtomicU32; 4],
+    get_lock: AtomicU32,
+    pub(crate) space: AtomicU32,
+    head: AtomicU64,
+    get_segment: AtomicU32,
+    retired: AtomicU32,
+    retired_generation: AtomicU32,
+    /// Bells that a pipe's reader has taken away.
+    pub(crate) hushed: AtomicU32,
+    most: AtomicU32,
+    fixed: AtomicU32,
+    done: AtomicU32,
+    finished: AtomicU32,
+    watched: AtomicU32,
+}
+
+// SAFETY: plain atomics, 104 bytes, aligned to 8.
+unsafe impl CellState for RingState {
+    const KIND: Kind = Kind::Ring;
+}
+
+const _: () = assert!(std::mem::offset_of!(RingState, get_lock) + 16 == 64);
+
+/// A cursor: how many items lie before it, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cursor {
+    items: u32,
+    position: u32,
+}
+
+impl Cursor {
+    fn of(bits: u64) -> Cursor {
+        Cursor { items: (bits >> 32) as u32, position: bits as u32 }
+    }
+
+    fn bits(self) -> u64 {
+        (u64::from(self.items) << 32) | u64::from(self.position)
+    }
+}
+
+/// A segment as this process sees it.
+#[derive(Clone, Copy)]
+struct Segment {
+    data: *mut u8,
+    base: u32,
+    units: u32,
+}
+
+impl Segment {
+    /// The segment in a block; an error if the block is none.
+    fn of(index: u32) -> Result<Segment> {
+        let damaged = |detail| Error::Damaged { what: "queue", detail };
+        if shm::cell(index).kind() != Kind::Block {
+            return Err(damaged("a segment is not a block"));
+        }
+        let (start, reserved) = shm::place(index).ok_or(damaged("a segment lies outside"))?;
+        if reserved < (SEGMENT_HEAD + UNIT) as u64 {
+            return Err(damaged("a segment is too small"));
+        }
+        // SAFETY: the block has at least a head's bytes, aligned to a page.
+        let (base, units) = unsafe {
+            let head = &*start.cast::<[AtomicU32; 2]>();
+            (head[0].load(Ordering::Relaxed), head[1].load(Ordering::Relaxed))
+        };
+        if !units.is_power_of_two() || SEGMENT_HEAD as u64 + u64::from(units) * UNIT as u64 > reserved {
+            return Err(damaged("a segment's size makes no sense"));
+        }
+        // SAFETY: within the block, as checked.
+        Ok(Segment { data: unsafe { start.add(SEGMENT_HEAD) }, base, units })
+    }
+
+    /// Writes the head of a new segment.
+    fn found(start: *mut u8, base: u32, units: u32) {
+        // SAFETY: the caller has a fresh block of at least that size.
+        unsafe {
+            let head = &*start.cast::<[AtomicU32; 2]>();
+            head[0].store(base, Ordering::Relaxed);
+            head[1].store(units, Ordering::Relaxed);
+        }
+    }
+
+    /// A position that lies before the segment means its beginning.
+    #[inline]
+    fn normal(&self, position: u32) -> u32 {
+        if (position.wrapping_sub(self.base) as i32) < 0 { self.base } else { position }
+    }
+
+    /// The offset of a position, in units; always within the segment.
+    #[inline]
+    fn offset(&self, position: u32) -> u32 {
+        position.wrapping_sub(self.base) & (self.units - 1)
+    }
+
+    /// The units from here to the end.
+    #[inline]
+    fn to_end(&self, position: u32) -> u32 {
+        self.units - self.offset(position)
+    }
+
+    #[inline]
+    fn at(&self, position: u32) -> *mut u8 {
+        // SAFETY: an offset lies within the segment.
+        unsafe { self.data.add(self.offset(position) as usize * UNIT) }
+    }
+
+    fn read_head(&self, position: u32) -> RecordHead {
+        // SAFETY: a unit lies at every position; any 8 bytes are a valid u64, and peers write them as one.
+        RecordHead::of(unsafe { &*self.at(position).cast::<AtomicU64>() }.load(Ordering::Relaxed))
+    }
+
+    fn write_head(&self, position: u32, head: RecordHead) {
+        // SAFETY: as above.
+        unsafe { &*self.at(position).cast::<AtomicU64>() }.store(head.bits(), Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct RecordHead {
+    length: u32,
+    kind: u8,
+    blocks: u8,
+    references: u8,
+    flags: u8,
+}
+
+impl RecordHead {
+    fn of(bits: u64) -> RecordHead {
+        let [a, b, c, d, kind, blocks, references, flags] = bits.to_le_bytes();
+        RecordHead { length: u32::from_le_bytes([a, b, c, d]), kind, blocks, references, flags }
+    }
+
+    fn bits(self) -> u64 {
+        let [a, b, c, d] = self.length.to_le_bytes();
+        u64::from_le_bytes([a, b, c, d, self.kind, self.blocks, self.references, self.flags])
+    }
+
+    fn units(self) -> u32 {
+        let bytes = UNIT
+            + usize::from(self.blocks) * 16
+            + usize::from(self.references) * 8
+            + (self.length as usize).min(2 * INLINE_MAX);
+        bytes.div_ceil(UNIT) as u32
+    }
+}
+
+/// A ring, and this process's hold on it.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    hold: Hold,
+    getting: Spin,
+    putting: Spin,
+}
+
+impl Ring {
+    /// A new ring of at most `most` items (0: any number). A `fixed` one does not grow.
+    pub(crate) fn new(most: u32, fixed: bool) -> Result<Ring> {
+        let hold = shm::create::<RingState>(|state| {
+            state.most.store(most, Ordering::Relaxed);
+            state.fixed.store(u32::from(fixed), Ordering::Relaxed);
+        })?;
+        Ok(Ring::of(hold))
+    }
+
+    pub(crate) fn from_handle(handle: Handle) -> Result<Ring> {
+        Ok(Ring::of(Hold::take(handle, Kind::Ring)?))
+    }
+
+    fn of(hold: Hold) -> Ring {
+        Ring { hold, getting: Spin::new(), putting: Spin::new() }
+    }
+
+    pub(crate) fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> &'static RingState {
+        self.hold.state()
+    }
+
+    fn index(&self) -> u32 {
+        self.hold.handle().cell
+    }
+
+    /// How many items it holds.
+    pub(crate) fn len(&self) -> u32 {
+        len(self.state())
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        let state = self.state();
+        // ORDER: SeqCst: the second look of a sleeper, see `sync::signal`.
+        Cursor::of(state.head.load(Ordering::SeqCst)).items == Cursor::of(state.tail.load(Ordering::SeqCst)).items
+    }
+
+    /// The most items it may hold; 0 means any number.
+    pub(crate) fn most(&self) -> u32 {
+        self.state().most.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        let most = self.most();
+        most > 0 && self.len() >= most
+    }
+
+    /// Puts a parcel in.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] if it stayed full, [`Error::Interrupted`], [`Error::BudgetExhausted`] if it cannot grow.
+    pub(crate) fn put(&self, parcel: &mut Parcel<'_>, deadline: Deadline, give_up: &dyn Fn() -> bool) -> Result<()> {
+        loop {
+            if self.try_put(parcel)? {
+                return Ok(());
+            }
+            if give_up() {
+                return Err(Error::BrokenPipe);
+            }
+            if deadline == Deadline::Now {
+                return Err(Error::TimedOut);
+            }
+            let before = self.state().head.load(Ordering::SeqCst);
+            let come = || self.state().head.load(Ordering::SeqCst) != before || give_up();
+            if !self.is_full() && self.state().fixed.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            if !self.putting.until(come) {
+                signal::wait(&self.state().space, deadline, come)?;
+            }
+        }
+    }
+
+    /// Puts a parcel in if there is room now.
+    pub(crate) fn try_put(&self, parcel: &mut Parcel<'_>) -> Result<bool> {
+        let state = self.state();
+        let head = RecordHead {
+            length: parcel.inline.len() as u32,
+            kind: parcel.kind,
+            blocks: parcel.blocks.len() as u8,
+            references: parcel.references.len() as u8,
+            flags: if parcel.body_in_block { BODY_IN_BLOCK } else { 0 },
+        };
+        debug_assert!(parcel.inline.len() <= INLINE_MAX && parcel.kind <= Parcel::MOST_KIND);
+        let locked = PutLock::take(self);
+        fault!("ring.put_locked");
+        let tail = Cursor::of(state.tail.load(Ordering::Relaxed));
+        let most = state.most.load(Ordering::Relaxed);
+        // ORDER: Acquire, partner of the consumer's Release of head: it has read what we are going to write over.
+        if most > 0
+            && tail.items.wrapping_sub(Cursor::of(state.head.load(Ordering::Acquire)).items) >= most
+        {
+            return Ok(false);
+        }
+        let Some((segment, position)) = self.room(tail.position, head.units())? else { return Ok(false) };
+        let start = segment.at(position);
+        // SAFETY: `room` has found head.units() contiguous units at this position, which no consumer reads before tail passes
+        // them. Peers that break the rules can tear what is written here, which readers check.
+        unsafe {
+            let mut at = start.add(UNIT);
+            for lease in &parcel.blocks {
+                let handle = lease.handle();
+                at.cast::<u32>().write(handle.cell);
+                at.add(4).cast::<u32>().write(handle.generation);
+                at.add(8).cast::<u64>().write(lease.len() as u64);
+                at = at.add(16);
+            }
+            for handle in parcel.references {
+                shm::pin(*handle);
+                at.cast::<u32>().write(handle.cell);
+                at.add(4).cast::<u32>().write(handle.generation);
+                at = at.add(8);
+            }
+            std::ptr::copy_nonoverlapping(parcel.inline.as_ptr(), at, parcel.inline.len());
+        }
+        segment.write_head(position, head);
+        fault!("ring.after_copy");
+        if !parcel.blocks.is_empty() {
+            // The blocks are the ring's from here: tagged first, then no longer ours. If we die before the commit, the sweep
+            // finds them by their tag, which names the item that this ring would have had next.
+            for lease in parcel.blocks.drain(..) {
+                lease.tag(Transit { ring: self.index(), item: tail.items });
+                fault!("ring.tagged");
+                lease.hand_over();
+            }
+        }
+        let next = Cursor { items: tail.items.wrapping_add(1), position: position.wrapping_add(head.units()) };
+        // ORDER: Release: who sees the new tail sees the record. This is the one store that commits.
+        state.tail.store(next.bits(), Ordering::Release);
+        fault!("ring.put_committed");
+        if state.pending.load(Ordering::Relaxed) != 0 {
+            state.pending.store(0, Ordering::Relaxed);
+        }
+        drop(locked);
+        let watched = state.watched.load(Ordering::Relaxed) != 0;
+        signal::notify(&state.items, if watched { u32::MAX } else { 1 });
+        Ok(true)
+    }
+
+    /// Finds room for a record of `units`, adding a segment if need be. Under the put lock.
+    fn room(&self, tail: u32, units: u32) -> Result<Option<(Segment, u32)>> {
+        let state = self.state();
+        let current = state.put_segment.load(Ordering::Relaxed);
+        let fixed = state.fixed.load(Ordering::Relaxed) != 0;
+        if current == 0 {
+            let size = if fixed { FIXED_UNITS } else { FIRST_UNITS.max((units + 1).next_power_of_two()) };
+            let segment = self.add_segment(tail, size, None)?;
+            return Ok(Some((segment, tail)));
+        }
+        let segment = Segment::of(current)?;
+        let tail = segment.normal(tail);
+        let head = segment.normal(Cursor::of(state.head.load(Ordering::Acquire)).position);
+        // One unit always stays free, for the link.
+        let free = segment.units.saturating_sub(tail.wrapping_sub(head)).saturating_sub(1);
+        let to_end = segment.to_end(tail);
+        if units <= to_end && units <= free {
+            return Ok(Some((segment, tail)));
+        }
+        if units > to_end && to_end + units <= free {
+            segment.write_head(tail, RecordHead { length: 0, kind: WRAP, blocks: 0, references: 0, flags: 0 });
+            return Ok(Some((segment, tail.wrapping_add(to_end))));
+        }
+        if fixed {
+            return Ok(None);
+        }
+        let wanted = segment.units.saturating_mul(2).min(LARGEST_UNITS).max((units + 1).next_power_of_two());
+        let next = self.add_segment(tail.wrapping_add(1), wanted, Some((segment, tail)))?;
+        Ok(Some((next, next.base)))
+    }
+
+    /// Adds a segment that begins at position `base`, linked from `from`. Under the put lock.
+    fn add_segment(&self, base: u32, units: u32, from: Option<(Segment, u32)>) -> Result<Segment> {
+        let state = self.state();
+        let lease = Lease::allocate(SEGMENT_HEAD + units as usize * UNIT)?;
+        let handle = lease.handle();
+        Segment::found(lease.as_ptr(), base, units);
+        state.pending_generation.store(handle.generation, Ordering::Relaxed);
+        state.pending.store(handle.cell, Ordering::Release);
+        fault!("ring.segment_pending");
+        shm::pin(handle);
+        lease.hand_over();
+        fault!("ring.segment_owned");
+        match from {
+            Some((old, at)) => {
+                let head = RecordHead { length: handle.cell, kind: LINK, blocks: 0, references: 0, flags: 0 };
+                old.write_head(at, head);
+            }
+            None => state.get_segment.store(handle.cell, Ordering::Release),
+        }
+        fault!("ring.segment_linked");
+        state.put_segment.store(handle.cell, Ordering::Release);
+        Segment::of(handle.cell)
+    }
+
+    /// Takes the oldest item out.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] if it stayed empty, [`Error::Interrupted`], [`Error::Damaged`].
+    pub(crate) fn get(&self, envelope: &mut Envelope, deadline: Deadline) -> Result<()> {
+        loop {
+            if self.try_get(envelope)? {
+                return Ok(());
+            }
+            if deadline == Deadline::Now {
+                return Err(Error::TimedOut);
+            }
+            if !self.getting.until(|| !self.is_empty()) {
+                fault!("ring.before_sleep");
+                signal::wait(&self.state().items, deadline, || !self.is_empty())?;
+            }
+        }
+    }
+
+    /// Spins for an item for as long as that has paid so far. True if there is one.
+    pub(crate) fn spin_for_item(&self, or: impl Fn() -> bool) -> bool {
+        self.getting.until(|| !self.is_empty() || or())
+    }
+
+    /// Takes the oldest item out if there is one.
+    pub(crate) fn try_get(&self, envelope: &mut Envelope) -> Result<bool> {
+        if self.is_empty() {
+            return Ok(false);
+        }
+        envelope.clear();
+        let state = self.state();
+        let locked = GetLock::take(self);
+        fault!("ring.get_locked");
+        let head = Cursor::of(state.head.load(Ordering::Relaxed));
+        // ORDER: Acquire, partner of the producer's Release of tail: the record is there.
+        let tail = Cursor::of(state.tail.load(Ordering::Acquire));
+        if head.items == tail.items {
+            return Ok(false);
+        }
+        let found = self.next_record(head.position).and_then(|(segment, position, record)| {
+            read(segment, position, record, envelope)?;
+            Ok(position.wrapping_add(record.units()))
+        });
+        let (position, outcome) = match found {
+            Ok(position) => (position, Ok(true)),
+            // Nothing after a record that makes no sense can be trusted either.
+            Err(error) => (tail.position, Err(error)),
+        };
+        fault!("ring.blocks_held");
+        let items = if outcome.is_ok() { head.items.wrapping_add(1) } else { tail.items };
+        // ORDER: Release: we have read what a producer may now write over. This is the one store that commits.
+        state.head.store(Cursor { items, position }.bits(), Ordering::Release);
+        fault!("ring.get_committed");
+        let body = if let Body::Block(lease) = &envelope.body { Some(lease) } else { None };
+        for lease in body.into_iter().chain(&envelope.buffers) {
+            lease.untag();
+        }
+        fault!("ring.tags_cleared");
+        drop(locked);
+        let watched = state.watched.load(Ordering::Relaxed) != 0;
+        if watched {
+            signal::notify(&state.space, u32::MAX);
+        } else if state.most.load(Ordering::Relaxed) != 0 {
+            signal::notify(&state.space, 1);
+        } else if state.fixed.load(Ordering::Relaxed) != 0 {
+            signal::notify(&state.space, u32::MAX);
+        }
+        outcome
+    }
+
+    /// The next record with an item, past wraps and links. Under the get lock.
+    fn next_record(&self, position: u32) -> Result<(Segment, u32, RecordHead)> {
+        let state = self.state();
+        let mut segment = Segment::of(state.get_segment.load(Ordering::Acquire))?;
+        let mut position = segment.normal(position);
+        // No ring has more segments than this; a damaged one might have a circle of links.
+        for _ in 0..1 << 20 {
+            let record = segment.read_head(position);
+            match record.kind {
+                WRAP => position = position.wrapping_add(segment.to_end(position)),
+                LINK => {
+                    let (old, next) = (state.get_segment.load(Ordering::Relaxed), record.length);
+                    segment = Segment::of(next)?;
+                    position = segment.base;
+                    state.retired_generation.store(shm::generation(old), Ordering::Relaxed);
+                    state.retired.store(old, Ordering::Release);
+                    fault!("ring.segment_retired");
+                    state.get_segment.store(next, Ordering::Release);
+                    fault!("ring.segment_passed");
+                    self.settle_retired();
+                }
+                _ if record.units() <= segment.to_end(position) => return Ok((segment, position, record)),
+                _ => return Err(Error::Damaged { what: "queue", detail: "a record is longer than its segment" }),
+            }
+        }
+        Err(Error::Damaged { what: "queue", detail: "its segments form a circle" })
+    }
+
+    /// Gives the segment that was left back; after a death, finds out whether it was left. Under the get lock.
+    fn settle_retired(&self) {
+        let state = self.state();
+        let retired = state.retired.load(Ordering::Acquire);
+        if retired == 0 {
+            return;
+        }
+        let handle = Handle { cell: retired, generation: state.retired_generation.load(Ordering::Relaxed) };
+        if state.get_segment.load(Ordering::Relaxed) != retired && shm::generation(retired) == handle.generation {
+            shm::unpin(&Directory::open(), handle);
+        }
+        state.retired.store(0, Ordering::Release);
+    }
+
+    /// After a death under the put lock: gives a segment back that was not added. Under the put lock.
+    fn settle_pending(&self) {
+        let state = self.state();
+        let pending = state.pending.load(Ordering::Acquire);
+        if pending == 0 {
+            return;
+        }
+        let handle = Handle { cell: pending, generation: state.pending_generation.load(Ordering::Relaxed) };
+        if state.put_segment.load(Ordering::Relaxed) != pending {
+            if state.get_segment.load(Ordering::Relaxed) == pending {
+                state.get_segment.store(0, Ordering::Release);
+            }
+            if shm::generation(pending) == handle.generation {
+                shm::unpin(&Directory::open(), handle);
+            }
+        }
+        state.pending.store(0, Ordering::Release);
+    }
+
+    /// From now on whoever puts or gets tells all who sleep, bells included.
+    pub(crate) fn watch(&self) {
+        self.state().watched.store(1, Ordering::SeqCst);
+    }
+
+    /// Says that one item which was taken out is finished.
+    ///
+    /// # Errors
+    /// [`Error::ReleasedTooOften`] if all items are finished already.
+    pub(crate) fn finish_one(&self) -> Result<()> {
+        let state = self.state();
+        let finished = state.done.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |done| {
+            (done != Cursor::of(state.tail.load(Ordering::SeqCst)).items).then(|| done.wrapping_add(1))
+        });
+        match finished {
+            Err(_) => Err(Error::ReleasedTooOften { what: "task" }),
+            Ok(_) => {
+                signal::notify(&state.finished, u32::MAX);
+                Ok(())
+            }
+        }
+    }
+
+    /// How many items are not finished: those in the ring and those taken out.
+    pub(crate) fn unfinished(&self) -> u32 {
+        let state = self.state();
+        let done = state.done.load(Ordering::SeqCst);
+        Cursor::of(state.tail.load(Ordering::SeqCst)).items.wrapping_sub(done)
+    }
+
+    /// Waits until all items are finished.
+    pub(crate) fn wait_finished(&self, deadline: Deadline) -> Result<()> {
+        signal::wait(&self.state().finished, deadline, || self.unfinished() == 0)
+    }
+}
+
+/// Reads a record into the envelope. The blocks are held afterwards. Under the get lock.
+fn read(segment: Segment, position: u32, record: RecordHead, envelope: &mut Envelope) -> Result<()> {
+    let length = record.length as usize;
+    if length > INLINE_MAX {
+        return Err(Error::Damaged { what: "queue", detail: "a record is longer than any may be" });
+    }
+    envelope.kind = record.kind;
+    // SAFETY: the caller has checked that the record's units lie within the segment. Peers may write there at any time, so
+    // everything is copied out by value before it is looked at.
+    unsafe {
+        let mut at = segment.at(position).add(UNIT);
+        for number in 0..record.blocks {
+            let cell = at.cast::<u32>().read_volatile();
+            let generation = at.add(4).cast::<u32>().read_volatile();
+            let length = at.add(8).cast::<u64>().read_volatile();
+            let lease = Lease::receive(Handle { cell, generation }, length)?;
+            if number == 0 && record.flags & BODY_IN_BLOCK != 0 {
+                envelope.body = Body::Block(lease);
+            } else {
+                envelope.buffers.push(lease);
+            }
+            at = at.add(16);
+        }
+        for _ in 0..record.references {
+            let cell = at.cast::<u32>().read_volatile();
+            let generation = at.add(4).cast::<u32>().read_volatile();
+            envelope.references_mut().push(Handle { cell, generation });
+            at = at.add(8);
+        }
+        envelope.inline.reserve(length);
+        std::ptr::copy_nonoverlapping(at, envelope.inline.as_mut_ptr(), length);
+        envelope.inline.set_len(length);
+    }
+    Ok(())
+}
+
+fn len(state: &RingState) -> u32 {
+    let head = Cursor::of(state.head.load(Ordering::Acquire)).items;
+    Cursor::of(state.tail.load(Ordering::Acquire)).items.wrapping_sub(head)
+}
+
+struct PutLock<'a>(&'a AtomicU32);
+
+impl<'a> PutLock<'a> {
+    fn take(ring: &'a Ring) -> PutLock<'a> {
+        let word = &ring.state().put_lock;
+        loop {
+            match shm::take(word, shm::me(), Deadline::Never, &shm::look_after) {
+                Ok(Taken::Clean) => return PutLock(word),
+                Ok(Taken::Abandoned) => {
+                    ring.settle_pending();
+                    return PutLock(word);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Drop for PutLock<'_> {
+    fn drop(&mut self) {
+        shm::release(self.0);
+    }
+}
+
+struct GetLock<'a>(&'a AtomicU32);
+
+impl<'a> GetLock<'a> {
+    fn take(ring: &'a Ring) -> GetLock<'a> {
+        let word = &ring.state().get_lock;
+        loop {
+            match shm::take(word, shm::me(), Deadline::Never, &shm::look_after) {
+                Ok(Taken::Clean) => return GetLock(word),
+                Ok(Taken::Abandoned) => {
+                    ring.settle_retired();
+                    return GetLock(word);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Drop for GetLock<'_> {
+    fn drop(&mut self) {
+        shm::release(self.0);
+    }
+}
+
+/// True if the block is part of an item that is in its ring.
+pub(crate) fn carries(block: u32) -> bool {
+    let bits = shm::cell(block).state::<BlockState>().transit.load(Ordering::Acquire);
+    let Some(transit) = Transit::of(bits) else { return false };
+    let ring: &Cell = shm::cell(transit.ring);
+    if ring.kind() != Kind::Ring {
+        return false;
+    }
+    let state = ring.state::<RingState>();
+    let head = Cursor::of(state.head.load(Ordering::Acquire)).items;
+    let tail = Cursor::of(state.tail.load(Ordering::Acquire)).items;
+    transit.item.wrapping_sub(head) < tail.wrapping_sub(head)
+}
+
+pub(crate) fn on_death(cell: u32, death: &Death) {
+    let state = shm::cell(cell).state::<RingState>();
+    if shm::is_owned_by(&state.put_lock, death.participant) {
+        // The dead may have tagged blocks for the item that it did not commit. Nobody else can commit that item before the
+        // lock is released below.
+        let next = Transit { ring: cell, item: Cursor::of(state.tail.load(Ordering::Acquire)).items }.bits();
+        for index in 1..shm::cells_top() {
+            if is_block(index) && shm::cell(index).state::<BlockState>().transit.load(Ordering::Acquire) == next {
+                free_block(&Directory::open(), index);
+            }
+        }
+    }
+    for lock in [&state.put_lock, &state.get_lock] {
+        shm::take_from_dead(lock, death.participant);
+    }
+    for word in [&state.items, &state.space, &state.finished] {
+        signal::wake_all(word);
+    }
+}
+
+/// Gives back the items that nobody will take out any more, and the segments. Under the directory's lock.
+pub(crate) fn destroy(directory: &Directory, cell: u32) {
+    let state = shm::cell(cell).state::<RingState>();
+    // The walk is that of a consumer. Nobody holds the ring, so no lock is needed; and this process may hold none of the
+    // blocks, whatever the records say, so they are freed by their numbers.
+    let segment = state.get_segment.load(Ordering::Acquire);
+    let mut walk = Walk { segment, position: Cursor::of(state.head.load(Ordering::Acquire)).position };
+    for _ in 0..len(state) {
+        let Some((blocks, references)) = walk.next(directory) else { break };
+        let mut head = Cursor::of(state.head.load(Ordering::Relaxed));
+        head.items = head.items.wrapping_add(1);
+        // First the item is gone, then what it named: a death here leaks, and never frees what is in use.
+        state.head.store(head.bits(), Ordering::Release);
+        for block in blocks {
+            free_block(directory, block);
+        }
+        for handle in references {
+            shm::unpin(directory, handle);
+        }
+    }
+    walk.drop_rest(directory, state.put_segment.load(Ordering::Acquire));
+    for word in [&state.get_segment, &state.put_segment, &state.pending, &state.retired] {
+        word.store(0, Ordering::Release);
+    }
+}
+
+/// A walk over the records of a ring that nobody uses any more, freeing the segments behind it.
+struct Walk {
+    segment: u32,
+    position: u32,
+}
+
+impl Walk {
+    fn next(&mut self, directory: &Directory) -> Option<(Vec<u32>, Vec<Handle>)> {
+        loop {
+            let segment = Segment::of(self.segment).ok()?;
+            let position = segment.normal(self.position);
+            let record = segment.read_head(position);
+            match record.kind {
+                WRAP => self.position = position.wrapping_add(segment.to_end(position)),
+                LINK => {
+                    let old = self.segment;
+                    self.segment = record.length;
+                    self.position = Segment::of(record.length).ok()?.base;
+                    free_segment(directory, old);
+                }
+                _ if record.units() > segment.to_end(position) => return None,
+                _ => {
+                    self.position = position.wrapping_add(record.units());
+                    // SAFETY: the record's units lie within the segment, as checked.
+                    return Some(unsafe { names(segment.at(position), record) });
+                }
+            }
+        }
+    }
+
+    fn drop_rest(&mut self, directory: &Directory, last: u32) {
+        if self.segment != 0 {
+            free_segment(directory, self.segment);
+        }
+        if last != 0 && last != self.segment {
+            free_segment(directory, last);
+        }
+    }
+}
+
+fn free_segment(directory: &Directory, index: u32) {
+    if is_block(index) {
+        shm::unpin(directory, Handle { cell: index, generation: shm::generation(index) });
+    }
+}
+
+/// The blocks and the handles that a record names.
+///
+/// # Safety
+/// The record must lie wholly in its segment.
+unsafe fn names(start: *const u8, record: RecordHead) -> (Vec<u32>, Vec<Handle>) {
+    let mut blocks = Vec::with_capacity(record.blocks.into());
+    let mut references = Vec::with_capacity(record.references.into());
+    // SAFETY: the caller vouches for the range.
+    unsafe {
+        let mut at = start.add(UNIT);
+        for _ in 0..record.blocks {
+            blocks.push(at.cast::<u32>().read_volatile());
+            at = at.add(16);
+        }
+        for _ in 0..record.references {
+            let cell = at.cast::<u32>().read_volatile();
+            let generation = at.add(4).cast::<u32>().read_volatile();
+            references.push(Handle { cell, generation });
+            at = at.add(8);
+        }
+    }
+    (blocks, references)
+}

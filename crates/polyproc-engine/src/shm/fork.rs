@@ -1,0 +1,142 @@
+//! What happens at a fork, whoever calls it: the child gets a name of its own, and holds what its parent holds.
+//!
+//! ```text
+//!  prepare (parent)                                     child                         parent
+//!  lock the local tables                                sign with the new name        close the child's
+//!  reserve a slot, open the child's life descriptor     close the parent's life       life descriptor
+//!  child holds all that the parent holds                unlock                        unlock
+//!  leased blocks become private mappings
+//! ```
+//!
+//! A received array is private to its receiver: after a fork what the child writes the parent does not see, and the other
+//! way round. So each leased block is mapped anew, MAP_PRIVATE, in its place, before the fork: both then copy on write, and
+//! the block's own pages stay as they are until both have dropped it.
+//!
+//! DEATH: a child that dies before it signs leaves a NEWBORN slot whose life byte nobody holds; a fork that fails leaves
+//! the same, since the parent closes its copy. The sweep finds both.
+
+use super::directory::HELD;
+use super::local::{self, Local};
+use super::participant::Participant;
+use super::session::{exists, known};
+use super::block;
+use crate::{Result, sys};
+use std::cell::UnsafeCell;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::MutexGuard;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A slot that was reserved for a child which will be exec'd.
+#[derive(Debug)]
+pub struct Birth {
+    /// The child's name.
+    pub participant: Participant,
+    /// Its life descriptor, to be handed to it, and then dropped here.
+    pub life: OwnedFd,
+}
+
+/// Reserves a slot for a child that will be exec'd. What it is to hold is given to it by [`super::Hold::share_with`].
+pub fn prepare_child() -> Result<Birth> {
+    super::session::current()?;
+    let (participant, life) = known().reserve_slot(local::me())?;
+    Ok(Birth { participant, life })
+}
+
+struct Held(UnsafeCell<Option<MutexGuard<'static, Option<Local>>>>);
+// SAFETY: only touched by the thread that forks, between its handlers, and the mutex itself keeps others out.
+unsafe impl Sync for Held {}
+static HELD_LOCK: Held = Held(UnsafeCell::new(None));
+
+pub(super) fn watch() -> Result<()> {
+    static WATCHED: AtomicBool = AtomicBool::new(false);
+    if WATCHED.swap(true, Ordering::AcqRel) {
+        return Ok(());
+    }
+    sys::fork::watch(before, in_parent, in_child)
+}
+
+extern "C" fn before() {
+    if !exists() {
+        return;
+    }
+    let me = local::me();
+    let session = known();
+    let reserved = session.reserve_slot(me);
+    let mut guard = local::lock();
+    if let (Some(local), Ok((child, life))) = (guard.as_mut(), reserved) {
+        for &cell in local.holds.keys() {
+            session.holding(child.index(), cell).store(HELD, Ordering::Release);
+        }
+        for (&cell, lease) in &mut local.leases {
+            session.holding(child.index(), cell).store(HELD, Ordering::Release);
+            block::mark_shared(cell);
+            if !lease.private {
+                block::make_private(session, lease);
+            }
+        }
+        local.newborn = Some((child, life));
+    }
+    // SAFETY: this thread alone forks now: the mutex is ours.
+    unsafe { *HELD_LOCK.0.get() = Some(guard) };
+}
+
+extern "C" fn in_parent() {
+    // SAFETY: this thread put it there in `before`.
+    let guard = unsafe { (*HELD_LOCK.0.get()).take() };
+    if let Some(mut guard) = guard
+        && let Some(local) = guard.as_mut()
+    {
+        // Closing our copy leaves the child's life to the child; if the fork failed, to nobody.
+        local.newborn = None;
+    }
+}
+
+extern "C" fn in_child() {
+    // SAFETY: this thread put it there in `before`.
+    let guard = unsafe { (*HELD_LOCK.0.get()).take() };
+    let Some(mut guard) = guard else { return };
+    let Some(local) = guard.as_mut() else { return };
+    match local.newborn.take() {
+        Some((me, life)) => {
+            // Dropping the old descriptor closes only our copy of the parent's.
+            local.life = Some(life);
+            local::rename(me);
+            known().sign(me);
+        }
+        None => {
+            local.life = None;
+            local::rename(Participant::NOBODY);
+        }
+    }
+}
+
+/// For a child that came into being past all handlers (a bare clone), or for which no slot was left at its fork: signs now,
+/// and holds from now on what its tables say.
+#[cold]
+pub(super) fn sign_in_late() -> Participant {
+    let session = known();
+    let (me, life) = match session.reserve_slot(Participant::NOBODY) {
+        Ok(reserved) => reserved,
+        Err(error) => {
+            // Without a name no lock could be taken safely. There is no one to return this to.
+            log::error!("polyproc: this process cannot take part in its session: {error}");
+            std::process::abort();
+        }
+    };
+    let mut guard = local::lock();
+    if let Some(local) = guard.as_mut() {
+        for &cell in local.holds.keys().chain(local.leases.keys()) {
+            session.holding(me.index(), cell).store(HELD, Ordering::Release);
+            block::mark_shared(cell);
+        }
+        local.life = Some(life);
+    }
+    local::rename(me);
+    session.sign(me);
+    me
+}
+
+/// The number of this process's life descriptor, for those who close descriptors wholesale and want to spare it.
+pub fn life_descriptor() -> Option<RawFd> {
+    local::lock().as_ref().and_then(|local| local.life.as_ref().map(AsRawFd::as_raw_fd))
+}

@@ -1,0 +1,42 @@
+//! Memory that several processes see: one session memfd with its participants, its directory of objects, and its blocks.
+//!
+//! ```text
+//!  session memory (one memfd, sparse, mapped once by every member at a place of its own)
+//!  ┌────────┬──────────────┬───────────────────┬─────────────────────────────┬──────────────────────────────┐
+//!  │ header │ slots        │ cells             │ holdings                    │ blocks                       │
+//!  │        │ one a process│ one a shared      │ one word a (process, object)│ size classes, page aligned   │
+//!  │        │              │ object, 128 bytes │                             │                              │
+//!  └────────┴──────────────┴───────────────────┴─────────────────────────────┴──────────────────────────────┘
+//! ```
+//!
+//! **Invariant:** whether an object is alive can always be derived: it is held by a slot, pinned by a message, or (a
+//! block) in transit in a ring. Lists and counters only make that quick to find, and are rebuilt when the process that
+//! was changing them dies.
+//!
+//! It does not know what a lock means or what a message is: [`crate::kinds`] tells it what to do with an object whose
+//! holder has died.
+
+mod block;
+mod directory;
+mod fork;
+mod layout;
+mod local;
+mod lockword;
+mod participant;
+mod session;
+mod sweep;
+
+pub use block::{Lease, MAX_BLOCK, Memory, trim};
+pub(crate) use block::{BlockState, Transit, free_block, is_block, place};
+pub use directory::{Handle, Hold};
+pub(crate) use directory::{
+    Cell, CellState, Directory, HELD, Kind, cell, cells_top, create, generation, holding, pin, unpin,
+};
+pub use fork::{Birth, prepare_child};
+pub(crate) use local::me;
+pub use fork::life_descriptor;
+pub(crate) use lockword::{Taken, forgive, is_owned_by, owner, release, take, take_from_dead};
+pub use participant::Participant;
+pub use session::{Descriptors, attach, budget, current, descriptors, exists, id, leave, reserved, set_budget};
+pub(crate) use sweep::{Death, look_after};
+pub use sweep::{is_dead, pid_of, sweep, sweep_dead};

@@ -1,0 +1,135 @@
+//! A lock that outlives its holder.
+//!
+//! Anyone may release it, as Python's `Lock` allows: holding is a matter of processes, and only the death of the holder's
+//! process matters to the engine. What the next holder gets then is the lock, and the news ([`Acquired::HolderDied`]):
+//! what the lock guards may be half done.
+
+use crate::shm::{self, CellState, Death, Handle, Hold, Kind, Participant, Taken};
+use crate::sys::clock::Deadline;
+use crate::{Error, Result};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+/// | field | written by | order |
+/// | --- | --- | --- |
+/// | word | see [`crate::shm`] | |
+/// | dead | the sweeper, before it marks the word | Release |
+#[repr(C)]
+struct LockState {
+    word: AtomicU32,
+    dead: AtomicI32,
+}
+
+// SAFETY: plain atomics, 8 bytes.
+unsafe impl CellState for LockState {
+    const KIND: Kind = Kind::Lock;
+}
+
+/// How a lock was acquired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Acquired {
+    /// Its last holder released it.
+    Clean,
+    /// Its last holder died holding it: what it guards may be half done.
+    HolderDied {
+        /// The pid of the dead.
+        pid: i32,
+    },
+}
+
+/// Who holds a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its name in the session.
+    pub participant: Participant,
+    /// Its pid.
+    pub pid: i32,
+}
+
+/// A lock between processes.
+///
+/// # Examples
+/// ```
+/// use polyproc_engine::{Deadline, sync::{Acquired, Lock}};
+/// let lock = Lock::new()?;
+/// assert_eq!(lock.acquire(Deadline::Never)?, Acquired::Clean);
+/// assert!(lock.acquire(Deadline::Now).is_err());
+/// lock.release()?;
+/// # Ok::<(), polyproc_engine::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Lock {
+    hold: Hold,
+}
+
+impl Lock {
+    /// A new lock, free.
+    pub fn new() -> Result<Lock> {
+        Ok(Lock { hold: shm::create::<LockState>(|_| {})? })
+    }
+
+    /// The lock of a handle.
+    pub fn from_handle(handle: Handle) -> Result<Lock> {
+        Ok(Lock { hold: Hold::take(handle, Kind::Lock)? })
+    }
+
+    /// This process's hold on it.
+    pub fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    #[inline]
+    fn state(&self) -> &'static LockState {
+        self.hold.state()
+    }
+
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], [`Error::Interrupted`].
+    #[inline]
+    pub fn acquire(&self, deadline: Deadline) -> Result<Acquired> {
+        let state = self.state();
+        match shm::take(&state.word, shm::me(), deadline, &shm::look_after)? {
+            Taken::Clean => Ok(Acquired::Clean),
+            Taken::Abandoned => Ok(Acquired::HolderDied { pid: state.dead.load(Ordering::Acquire) }),
+        }
+    }
+
+    /// Gives the lock back, whoever took it.
+    ///
+    /// # Errors
+    /// [`Error::ReleasedTooOften`] if nobody holds it. A lock that was taken from a dead holder may be released once for it.
+    #[inline]
+    pub fn release(&self) -> Result<()> {
+        let word = &self.state().word;
+        if shm::owner(word).is_nobody() {
+            return if shm::forgive(word) { Ok(()) } else { Err(Error::ReleasedTooOften { what: "lock" }) };
+        }
+        shm::release(word);
+        Ok(())
+    }
+
+    /// Who holds it now.
+    pub fn holder(&self) -> Option<Holder> {
+        let participant = shm::owner(&self.state().word);
+        (!participant.is_nobody()).then(|| Holder { participant, pid: shm::pid_of(participant).unwrap_or(0) })
+    }
+
+    /// True if anybody holds it.
+    pub fn is_locked(&self) -> bool {
+        !shm::owner(&self.state().word).is_nobody()
+    }
+
+    /// True if a thread of this process holds it.
+    pub fn is_mine(&self) -> bool {
+        shm::is_owned_by(&self.state().word, shm::me())
+    }
+}
+
+pub(crate) fn on_death(cell: u32, death: &Death) {
+    let state = shm::cell(cell).state::<LockState>();
+    if shm::is_owned_by(&state.word, death.participant) {
+        state.dead.store(death.pid, Ordering::Release);
+    }
+    shm::take_from_dead(&state.word, death.participant);
+}

@@ -1,0 +1,30 @@
+//! Waiting and owning, and what happens when an owner dies.
+//!
+//! | object | what a dead participant means |
+//! | --- | --- |
+//! | [`Lock`], [`ReentrantLock`] | it was the owner: the next owner gets the lock, and the news |
+//! | [`Semaphore`] | its permits come back, if its end was not its own will and nobody uses the semaphore as a counter |
+//! | [`Event`] | nothing |
+//! | [`Condition`] | its waiters are struck off |
+//! | [`Barrier`] | a party that was waiting breaks the barrier |
+//!
+//! **Invariant:** nothing here knows what a message is. A wait ends by the deadline, by a signal
+//! ([`crate::Error::Interrupted`]), or by what it waits for; and it looks again at least once a second, so that a wake-up
+//! that was spent on a process which died delays it but does not lose it.
+
+pub(crate) mod barrier;
+pub(crate) mod condition;
+pub(crate) mod event;
+pub(crate) mod lock;
+pub(crate) mod monitor;
+pub(crate) mod reentrant;
+pub(crate) mod semaphore;
+pub mod signal;
+pub(crate) mod spin;
+
+pub use barrier::{Arrival, Barrier};
+pub use condition::{Condition, Ticket};
+pub use event::Event;
+pub use lock::{Acquired, Holder, Lock};
+pub use reentrant::ReentrantLock;
+pub use semaphore::Semaphore;

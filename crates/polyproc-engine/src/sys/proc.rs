@@ -1,0 +1,72 @@
+//! What /proc tells of a process.
+
+/// When the process started, in clock ticks since boot: with the pid it names a process for good.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program stands in brackets and may itself have brackets and spaces: count from the last one.
+    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// How many threads this process has.
+pub fn threads() -> Option<u32> {
+    let text = std::fs::read_to_string("/proc/self/stat").ok()?;
+    text.rsplit_once(')')?.1.split_whitespace().nth(17)?.parse().ok()
+}
+
+/// The pid of the process that a pidfd of ours names; `None` if the descriptor is not a pidfd.
+pub fn pid_behind(descriptor: i32) -> Option<i32> {
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim().parse().ok()
+}
+
+/// The pid of the calling process.
+pub fn pid() -> i32 {
+    // SAFETY: getpid has no preconditions.
+    unsafe { libc::getpid() }
+}
+
+/// The kernel's number of the calling thread.
+pub fn thread() -> i32 {
+    thread_local! {
+        static KNOWN: std::cell::Cell<(i32, i32)> = const { std::cell::Cell::new((0, 0)) };
+    }
+    // The number is remembered together with the fork count, since a forked child's only thread has a new one.
+    let generation = super::fork::count();
+    KNOWN.with(|known| match known.get() {
+        (0, _) => {
+            // SAFETY: gettid has no preconditions.
+            let thread = unsafe { libc::gettid() };
+            known.set((thread, generation));
+            thread
+        }
+        (thread, at) if at == generation => thread,
+        _ => {
+            // SAFETY: as above.
+            let thread = unsafe { libc::gettid() };
+            known.set((thread, generation));
+            thread
+        }
+    })
+}
+
+/// Sixty-four bits that nobody can guess.
+pub fn random() -> u64 {
+    let mut bytes = [0u8; 8];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(_) => return super::clock::now() ^ (u64::from(pid().unsigned_abs()) << 32),
+        }
+    }
+    u64::from_ne_bytes(bytes)
+}
+
+/// True if the process of this pid and start time still runs (a zombie does not).
+pub fn is_running(pid: i32, start: u64) -> bool {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    let Some((_, rest)) = text.rsplit_once(')') else { return false };
+    let mut fields = rest.split_whitespace();
+    let state = fields.next().unwrap_or("X");
+    !matches!(state, "Z" | "X") && fields.nth(18).and_then(|field| field.parse().ok()) == Some(start)
+}
