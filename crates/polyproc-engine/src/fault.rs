@@ -45,6 +45,7 @@ pub const POINTS: &[&str] = &[
     "ring.tags_cleared",
     "ring.segment_retired",
     "ring.segment_passed",
+    "pipe.counted",
     "pipe.hushed",
 ];
 

@@ -16,7 +16,8 @@
 //! reads the bytes; otherwise it takes back what it said. Writers commit first and look at `hushed` then. So one of the two
 //! sees the other, and no message lies in a ring whose socket is silent.
 //!
-//! DEATH of a writer between ringing and counting leaves a byte too many: a reader wakes for nothing, once. The death of an
+//! A bell is counted before it is sent, so what a reader takes was counted. DEATH of a writer between the two: the bell is
+//! missing, and readers that sleep look again within a second; the next to take bells away takes it as taken. The death of an
 //! end's last process is told by the kernel (hang-up) and by the sweep (`gone`), whichever comes first.
 
 use super::parcel::{Envelope, Parcel};
@@ -128,6 +129,13 @@ impl PipeEnd {
         self.end.handle()
     }
 
+    /// Everything that a message must name so that the end lives until the message has been read: itself, which comes
+    /// first, and its rings.
+    pub fn handles(&self) -> impl Iterator<Item = Handle> {
+        let rings = self.reads.iter().chain(&self.writes);
+        std::iter::once(self.end.handle()).chain(rings.map(|ring| ring.hold().handle()))
+    }
+
     /// Also lets a child hold this end that will be exec'd.
     pub fn share_with(&self, child: Participant) {
         self.end.share_with(child);
@@ -207,21 +215,13 @@ impl PipeEnd {
         let state = ring.state();
         // ORDER: SeqCst: the commit comes before this look. Partner of the fence in `settle`.
         std::sync::atomic::fence(Ordering::SeqCst);
-        let rung = state.rung.load(Ordering::Relaxed);
-        if rung == state.hushed.load(Ordering::SeqCst) {
-            match socket::ring(&self.socket) {
-                Ok(()) => {
-                    let _ = state.rung.compare_exchange(
-                        rung,
-                        rung.wrapping_add(1),
-                        Ordering::SeqCst,
-                        Ordering::Relaxed,
-                    );
-                }
-                // The message lies in the ring of a pipe that nobody reads; as with any pipe.
-                Err(Error::BrokenPipe) => return Err(Error::BrokenPipe),
-                Err(error) => return Err(error),
-            }
+        let rung = state.rung.load(Ordering::SeqCst);
+        if rung == state.hushed.load(Ordering::SeqCst)
+            && state.rung.compare_exchange(rung, rung.wrapping_add(1), Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        {
+            fault!("pipe.counted");
+            // Where nobody reads, the message lies in the ring of a pipe that nobody reads; as with any pipe.
+            socket::ring(&self.socket)?;
         }
         Ok(())
     }
@@ -249,16 +249,45 @@ impl PipeEnd {
             let _ = state.hushed.compare_exchange(rung, hushed, Ordering::SeqCst, Ordering::Relaxed);
             return Ok(true);
         }
-        self.hush(count.min(256) as usize)?;
+        self.take_bells(count.min(256) as usize)?;
         Ok(!ring.is_empty())
     }
 
-    /// Takes at most `count` bytes out of the socket, keeping descriptors that come with them.
-    fn hush(&self, count: usize) -> Result<Heard> {
-        let (heard, descriptors) = socket::hush(&self.socket, count)?;
-        if !descriptors.is_empty() {
-            self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).extend(descriptors);
+    /// Takes `count` bells out of the socket. One that is counted but not yet sent is waited for, for a moment: if its writer
+    /// died there, it never comes.
+    fn take_bells(&self, count: usize) -> Result<()> {
+        let mut left = count;
+        for _ in 0..32 {
+            let before = left;
+            let (heard, taken) = self.hush(left)?;
+            left -= taken;
+            if left == 0 || heard == Heard::End {
+                break;
+            }
+            if left == before {
+                crate::sys::cpu::give_way();
+            }
         }
+        Ok(())
+    }
+
+    /// Takes at most `count` bytes out of the socket, keeping descriptors that come with them.
+    fn hush(&self, count: usize) -> Result<(Heard, usize)> {
+        let hushed = socket::hush(&self.socket, count)?;
+        if !hushed.descriptors.is_empty() {
+            self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).extend(hushed.descriptors);
+        }
+        Ok((hushed.heard, hushed.bytes))
+    }
+
+    /// Takes all bells out of the socket. Whoever rings later sees that (`hushed`), or has committed before we look again.
+    fn hush_all(&self, ring: &Ring) -> Result<Heard> {
+        let (heard, _) = self.hush(256)?;
+        let state = ring.state();
+        // Bells are counted before they are sent: what was read is counted. One that is counted and not yet sent will come
+        // as one too many.
+        state.hushed.store(state.rung.load(Ordering::SeqCst), Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
         Ok(heard)
     }
 
@@ -338,11 +367,7 @@ impl PipeEnd {
             }
             // Readable, but nothing in the ring: a bell from before, or the end. All bells may go: a message that comes
             // meanwhile was committed before its bell, and is looked for below.
-            let state = ring.state();
-            let rung = state.rung.load(Ordering::SeqCst);
-            let heard = self.hush(256)?;
-            state.hushed.store(rung, Ordering::SeqCst);
-            std::sync::atomic::fence(Ordering::SeqCst);
+            let heard = self.hush_all(ring)?;
             if !ring.is_empty() {
                 return Ok(true);
             }
@@ -364,8 +389,8 @@ impl PipeEnd {
         if self.is_gone() {
             return Err(Error::BrokenPipe);
         }
-        socket::send_descriptor(&self.socket, descriptor)?;
         ring.state().rung.fetch_add(1, Ordering::SeqCst);
+        socket::send_descriptor(&self.socket, descriptor)?;
         self.send(&mut Parcel { kind: DESCRIPTOR, ..Parcel::default() }, Deadline::Never)
     }
 
@@ -394,11 +419,11 @@ impl PipeEnd {
             if ring.is_empty() {
                 let state = ring.state();
                 let bells = state.rung.load(Ordering::SeqCst).wrapping_sub(state.hushed.load(Ordering::SeqCst));
-                match self.hush(256)? {
+                match self.hush_all(ring)? {
                     Heard::End if ring.is_empty() => return Err(Error::EndOfFile),
                     // A byte that no writer of ours has sent.
                     Heard::Ring if bells == 0 && ring.is_empty() && self.kept() == 0 => return Err(missing),
-                    _ => state.hushed.store(state.rung.load(Ordering::SeqCst), Ordering::SeqCst),
+                    _ => {}
                 }
             }
         }
@@ -408,9 +433,7 @@ impl PipeEnd {
             match kept {
                 Some(descriptor) => return Ok(descriptor),
                 None => {
-                    self.hush(256)?;
-                    let state = ring.state();
-                    state.hushed.store(state.rung.load(Ordering::SeqCst), Ordering::SeqCst);
+                    self.hush_all(ring)?;
                 }
             }
         }

@@ -35,8 +35,19 @@ pub enum Heard {
     End,
 }
 
+/// What [`hush`] took out.
+#[derive(Debug)]
+pub struct Hushed {
+    /// What came last.
+    pub heard: Heard,
+    /// How many bytes.
+    pub bytes: usize,
+    /// The descriptors that came with them.
+    pub descriptors: Vec<OwnedFd>,
+}
+
 /// Takes at most `most` waiting bytes out of the socket, without waiting, with the descriptors that came with them.
-pub fn hush(fd: impl AsFd, most: usize) -> Result<(Heard, Vec<OwnedFd>)> {
+pub fn hush(fd: impl AsFd, most: usize) -> Result<Hushed> {
     let mut bytes = [0u8; 256];
     let mut descriptors = Vec::new();
     let mut heard = Heard::Silence;
@@ -59,18 +70,22 @@ pub fn hush(fd: impl AsFd, most: usize) -> Result<(Heard, Vec<OwnedFd>)> {
                     }
                 }
                 if got.bytes == 0 {
-                    return Ok((Heard::End, descriptors));
+                    heard = Heard::End;
+                    break;
                 }
                 heard = Heard::Ring;
                 left -= got.bytes;
             }
             Err(rustix::io::Errno::AGAIN) => break,
             Err(rustix::io::Errno::INTR) => {}
-            Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::PIPE) => return Ok((Heard::End, descriptors)),
+            Err(rustix::io::Errno::CONNRESET | rustix::io::Errno::PIPE) => {
+                heard = Heard::End;
+                break;
+            }
             Err(e) => return Err(Error::os("recvmsg", e)),
         }
     }
-    Ok((heard, descriptors))
+    Ok(Hushed { heard, bytes: most - left, descriptors })
 }
 
 /// Sends one byte with a descriptor.
