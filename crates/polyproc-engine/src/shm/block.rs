@@ -1,6 +1,6 @@
 //! Blocks: page-aligned pieces of the session memory for what is too large to lie in a ring.
 //!
-//! A block is 4 KiB times a power of two of address space, of which only what was asked for has pages. A block that is
+//! A block is 64 KiB times a power of two of address space, of which only what was asked for has pages. A block that is
 //! given back keeps its pages warm for the next user: copying into them costs 19 µs per MiB where fresh ones cost 200 and
 //! more. Blocks that nobody has used for some seconds lose their pages ([`trim`]).
 //!
@@ -17,11 +17,11 @@
 //! they are touched. Nothing is lost.
 
 use super::directory::{CellState, Directory, HELD, Handle, Hold, Kind, PASSING};
-use super::layout::{CLASSES, PAGE, round_up};
+use super::layout::{CLASSES, GRAIN, round_up};
 use super::local::{self, LocalLease};
 use super::participant::Participant;
 use super::session::{Session, known, session};
-use crate::sys::{clock, memfd};
+use crate::sys::{clock, memfd, memory};
 use crate::{Error, Result, fault};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 const WARM: u64 = 5_000_000_000;
 
 /// The largest block, in bytes.
-pub const MAX_BLOCK: u64 = PAGE << (CLASSES - 1);
+pub const MAX_BLOCK: u64 = GRAIN << (CLASSES - 1);
 
 /// | field | written by | under |
 /// | --- | --- | --- |
@@ -72,6 +72,10 @@ impl Transit {
     }
 }
 
+fn whole_pages(length: u64) -> u64 {
+    round_up(length, memory::page_size())
+}
+
 fn state(index: u32) -> &'static BlockState {
     known().cell(index).state::<BlockState>()
 }
@@ -95,7 +99,7 @@ pub(super) fn mark_shared(index: u32) {
 /// Maps a leased block privately, in its place: for the fork that is about to happen.
 pub(super) fn make_private(session: &Session, lease: &mut LocalLease) {
     if let Ok(memfd) = session.memfd() {
-        let length = round_up(lease.length, PAGE);
+        let length = whole_pages(lease.length);
         // SAFETY: the address is where the session maps `offset`. Other threads that write meanwhile write either to the
         // shared page, which the private mapping then shows, or already to their own.
         let done = unsafe { memfd::remap(memfd, lease.address as *mut u8, length, lease.offset, true) };
@@ -133,8 +137,8 @@ pub(crate) fn free_block(directory: &Directory, index: u32) {
 }
 
 fn class_of(length: u64) -> Result<usize> {
-    let pages = length.div_ceil(PAGE).max(1);
-    let class = pages.next_power_of_two().trailing_zeros() as usize;
+    let grains = length.div_ceil(GRAIN).max(1);
+    let class = grains.next_power_of_two().trailing_zeros() as usize;
     if class < CLASSES { Ok(class) } else { Err(Error::TooLarge { size: length, limit: MAX_BLOCK }) }
 }
 
@@ -144,7 +148,7 @@ fn allocate(length: u64, holding: u32) -> Result<(Handle, u64)> {
     let session = session()?;
     let class = class_of(length)?;
     let header = session.header();
-    let wanted = round_up(length.max(1), PAGE);
+    let wanted = whole_pages(length.max(1));
     let mut trimmed = false;
     let (handle, offset, reserved) = loop {
         let directory = Directory::open();
@@ -173,7 +177,7 @@ fn allocate(length: u64, holding: u32) -> Result<(Handle, u64)> {
             Handle { cell: idle, generation: cell.generation.load(Ordering::Relaxed) }
         } else {
             let offset = header.blocks_top.load(Ordering::Relaxed);
-            let end = offset.saturating_add(PAGE << class);
+            let end = offset.saturating_add(GRAIN << class);
             if end > session.layout().size {
                 return Err(Error::BudgetExhausted { requested: length, used, budget: session.layout().size });
             }
@@ -305,7 +309,7 @@ impl Lease {
         let damaged = Error::Damaged { what: "block", detail: "its place lies outside" };
         let address = known().block(offset, length as u64).ok_or(damaged)?;
         // SAFETY: the range lies in the session's mapping.
-        unsafe { memfd::populate(address, round_up(length as u64, PAGE)) };
+        unsafe { memfd::populate(address, whole_pages(length as u64)) };
         Ok(Lease { handle, address, length, passing: true })
     }
 
@@ -365,7 +369,7 @@ impl Lease {
     /// Maps the pages into this process at once, for a reader who will touch all of them.
     pub fn populate(&self) {
         // SAFETY: the range lies in the session's mapping.
-        unsafe { memfd::populate(self.address, round_up(self.length as u64, PAGE)) };
+        unsafe { memfd::populate(self.address, whole_pages(self.length as u64)) };
     }
 
     /// Marks the block as part of an item that is about to be committed.
@@ -394,7 +398,7 @@ impl Drop for Lease {
         local::drop_lease(self.handle.cell, |local| {
             if local.private {
                 let session = known();
-                let length = round_up(local.length, PAGE);
+                let length = whole_pages(local.length);
                 let done = session.memfd().and_then(|fd| {
                     // SAFETY: the place shows `offset`, and the last user of the lease is gone.
                     unsafe { memfd::remap(fd, local.address as *mut u8, length, local.offset, false) }
@@ -442,7 +446,7 @@ impl Memory {
         block.shared.store(1, Ordering::Release);
         let (offset, length) = (block.offset.load(Ordering::Relaxed), block.length.load(Ordering::Relaxed));
         let damaged = Error::Damaged { what: "block", detail: "its place lies outside" };
-        if length > PAGE << (block.class.load(Ordering::Relaxed) as usize % CLASSES) {
+        if length > GRAIN << (block.class.load(Ordering::Relaxed) as usize % CLASSES) {
             return Err(damaged);
         }
         let address = known().block(offset, length).ok_or(damaged)?;

@@ -8,9 +8,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"polyproc");
 /// Grows with every change of the layout: a process with another one must not touch the memory.
 pub(super) const VERSION: u32 = 1;
-pub(super) const PAGE: u64 = 4096;
-/// Block sizes are `PAGE << class`.
-pub(super) const CLASSES: usize = 28;
+/// The smallest header and table granule; what is mapped, reserved and given back goes by the system's page instead.
+const PAGE: u64 = 4096;
+/// Blocks begin at multiples of this, so that no two share a page whatever the system's page size is (4 to 64 KiB).
+pub(super) const GRAIN: u64 = 64 * 1024;
+/// The address space of a block is `GRAIN << class`; only what was asked for has pages.
+pub(super) const CLASSES: usize = 24;
 
 /// The first page.
 ///

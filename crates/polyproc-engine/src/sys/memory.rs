@@ -41,3 +41,8 @@ pub fn limit() -> Option<u64> {
         })
         .min()
 }
+
+/// The size of a page in bytes.
+pub fn page_size() -> u64 {
+    rustix::param::page_size() as u64
+}
