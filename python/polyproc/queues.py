@@ -8,6 +8,7 @@ be pickled raises in the caller of ``put()``.
 from __future__ import annotations
 
 import operator
+import threading
 import traceback
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -193,6 +194,11 @@ class SimpleQueue(_polyproc.Queue[T]):
     @cached_property
     def _writer(self) -> QueueWriter:
         return QueueWriter(self)
+
+    # The standard library's pool takes it before it drains the queue; here a get needs no lock of Python's.
+    @cached_property
+    def _rlock(self) -> threading.Lock:
+        return threading.Lock()
 
 
 class _QueueEnd:

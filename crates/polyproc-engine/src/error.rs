@@ -10,6 +10,10 @@ pub enum Error {
     /// A signal arrived while the call waited. Nothing has changed; look at the signal and call again.
     #[error("a signal arrived while waiting")]
     Interrupted,
+    /// Somebody else was at it, and the call was not to wait even for a moment. Try again with a deadline other than
+    /// [`crate::Deadline::Now`].
+    #[error("another process or thread is using it at this moment")]
+    Busy,
     /// What was waited for did not come before the deadline.
     #[error("not in time")]
     TimedOut,

@@ -70,8 +70,11 @@ impl PipeEnd {
     #[inline]
     fn receive(&self, py: Python<'_>) -> PyResult<Incoming> {
         let end = self.to_read()?;
-        Incoming::receive(py, Deadline::Never, |envelope, deadline| end.receive(envelope, deadline))?
-            .map_err(errors::raise)
+        Incoming::receive(py, Deadline::Never, |envelope, deadline| match deadline {
+            Deadline::Now => end.try_receive(envelope),
+            deadline => end.receive(envelope, deadline),
+        })?
+        .map_err(errors::raise)
     }
 }
 
@@ -108,7 +111,7 @@ impl PipeEnd {
     /// The bytes that name this end, for a child or a message that is being pickled.
     fn _share<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyBytes>> {
         let end = slf.get().open()?;
-        sharing::share_by(slf.py(), end.handle(), "Connection", |child| end.share_with(child))
+        sharing::share_by(slf.py(), end.handles(), "Connection", |child| end.share_with(child))
     }
 
     /// The descriptor as such: asking for it arms nothing.

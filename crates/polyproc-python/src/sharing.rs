@@ -48,18 +48,21 @@ pub fn collect<T>(pickle: impl FnOnce() -> PyResult<T>) -> PyResult<(T, Vec<Hand
 /// # Errors
 /// `RuntimeError` where nothing is being sent and no child is being spawned.
 pub fn share<'py>(py: Python<'py>, hold: &Hold, class: &str) -> PyResult<Bound<'py, PyBytes>> {
-    share_by(py, hold.handle(), class, |child| hold.share_with(child))
+    share_by(py, [hold.handle()], class, |child| hold.share_with(child))
 }
 
-/// As [`share`], for an object that consists of several: `share_with` lets a child hold all of them.
+/// As [`share`], for an object that consists of several, of which the first is its name. `share_with` lets a child hold
+/// all of them.
 pub fn share_by<'py>(
     py: Python<'py>,
-    handle: Handle,
+    handles: impl IntoIterator<Item = Handle>,
     class: &str,
     share_with: impl FnOnce(Participant),
 ) -> PyResult<Bound<'py, PyBytes>> {
+    let mut handles = handles.into_iter().peekable();
+    let name = handles.peek().map(|handle| handle.to_bytes()).unwrap_or_default();
     let in_message =
-        MESSAGES.with_borrow_mut(|messages| messages.last_mut().map(|message| message.push(handle)).is_some());
+        MESSAGES.with_borrow_mut(|messages| messages.last_mut().map(|message| message.extend(handles)).is_some());
     if !in_message {
         let child = spawning(py)?.ok_or_else(|| {
             PyRuntimeError::new_err(format!(
@@ -70,7 +73,7 @@ pub fn share_by<'py>(
             share_with(Participant::from_bits(participant.extract()?));
         }
     }
-    Ok(PyBytes::new(py, &handle.to_bytes()))
+    Ok(PyBytes::new(py, &name))
 }
 
 /// The handle in bytes that [`share`] made.

@@ -27,9 +27,18 @@ pub fn wait<T: Send>(
     mut call: impl FnMut(Deadline) -> Result<T> + Send,
 ) -> PyResult<Result<T>> {
     match call(Deadline::Now) {
-        Err(Error::TimedOut | Error::Interrupted) if deadline != Deadline::Now => wait_detached(py, deadline, call),
-        Err(Error::Interrupted) => wait_detached(py, deadline, call),
+        Err(Error::TimedOut) if deadline != Deadline::Now => wait_detached(py, deadline, call),
+        // Somebody else is at it, for a moment or stopped in the middle: not to be waited for attached.
+        Err(Error::Busy | Error::Interrupted) => wait_detached(py, patient(deadline), call),
         result => Ok(result),
+    }
+}
+
+/// The same moment, but never [`Deadline::Now`], with which a call that meets somebody else gives up.
+fn patient(deadline: Deadline) -> Deadline {
+    match deadline {
+        Deadline::Now => Deadline::At(0),
+        later => later,
     }
 }
 

@@ -298,7 +298,7 @@ impl PipeEnd {
     pub fn receive(&self, envelope: &mut Envelope, deadline: Deadline) -> Result<()> {
         let ring = self.reading()?;
         loop {
-            if ring.try_get(envelope)? {
+            if ring.try_get(envelope, deadline)? {
                 if self.end.state::<EndState>().armed.load(Ordering::Relaxed) != 0 && ring.is_empty() {
                     self.settle()?;
                 }
@@ -308,6 +308,22 @@ impl PipeEnd {
                 return Err(Error::EndOfFile);
             }
         }
+    }
+
+    /// Receives a message if there is one now, without a system call.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] if there is none, also at the end of file; [`Error::Busy`], [`Error::Damaged`].
+    #[inline]
+    pub fn try_receive(&self, envelope: &mut Envelope) -> Result<()> {
+        let ring = self.reading()?;
+        if !ring.try_get(envelope, Deadline::Now)? {
+            return Err(Error::TimedOut);
+        }
+        if self.end.state::<EndState>().armed.load(Ordering::Relaxed) != 0 && ring.is_empty() {
+            self.settle()?;
+        }
+        Ok(())
     }
 
     /// Waits until there is something to receive, or the other end is closed.
@@ -403,7 +419,7 @@ impl PipeEnd {
         let ring = self.reading()?;
         let mut envelope = Envelope::new();
         loop {
-            if ring.try_get(&mut envelope)? {
+            if ring.try_get(&mut envelope, deadline)? {
                 if envelope.kind != DESCRIPTOR {
                     return Err(missing);
                 }

@@ -35,6 +35,7 @@ use crate::shm::{
 use crate::sync::signal;
 use crate::sync::spin::Spin;
 use crate::sys::clock::Deadline;
+use crate::sys::cpu;
 use crate::{Error, Result, fault};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -46,6 +47,9 @@ const FIRST_UNITS: u32 = 1 << 13;
 const LARGEST_UNITS: u32 = 1 << 17;
 /// The one segment of a ring that may not grow: 128 KiB, so that two of the largest records fit.
 const FIXED_UNITS: u32 = 1 << 14;
+
+/// How often a call that is not to wait looks whether a lock has become free.
+const MOMENT: u32 = 50;
 
 const WRAP: u8 = 254;
 const LINK: u8 = 255;
@@ -278,10 +282,11 @@ impl Ring {
     /// Puts a parcel in.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] if it stayed full, [`Error::Interrupted`], [`Error::BudgetExhausted`] if it cannot grow.
+    /// [`Error::TimedOut`] if it stayed full, [`Error::Interrupted`], [`Error::BudgetExhausted`] if it cannot grow;
+    /// [`Error::Busy`] only with [`Deadline::Now`]: another producer was at it.
     pub(crate) fn put(&self, parcel: &mut Parcel<'_>, deadline: Deadline, give_up: &dyn Fn() -> bool) -> Result<()> {
         loop {
-            if self.try_put(parcel)? {
+            if self.try_put(parcel, deadline)? {
                 return Ok(());
             }
             if give_up() {
@@ -301,8 +306,8 @@ impl Ring {
         }
     }
 
-    /// Puts a parcel in if there is room now.
-    pub(crate) fn try_put(&self, parcel: &mut Parcel<'_>) -> Result<bool> {
+    /// Puts a parcel in if there is room now. It waits for other producers to be done, but not with [`Deadline::Now`].
+    fn try_put(&self, parcel: &mut Parcel<'_>, deadline: Deadline) -> Result<bool> {
         let state = self.state();
         let head = RecordHead {
             length: parcel.inline.len() as u32,
@@ -312,7 +317,7 @@ impl Ring {
             flags: if parcel.body_in_block { BODY_IN_BLOCK } else { 0 },
         };
         debug_assert!(parcel.inline.len() <= INLINE_MAX && parcel.kind <= Parcel::MOST_KIND);
-        let locked = PutLock::take(self);
+        let locked = PutLock::take(self, deadline)?;
         fault!("ring.put_locked");
         let tail = Cursor::of(state.tail.load(Ordering::Relaxed));
         let most = state.most.load(Ordering::Relaxed);
@@ -425,10 +430,11 @@ impl Ring {
     /// Takes the oldest item out.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] if it stayed empty, [`Error::Interrupted`], [`Error::Damaged`].
+    /// [`Error::TimedOut`] if it stayed empty, [`Error::Interrupted`], [`Error::Damaged`]; [`Error::Busy`] only with
+    /// [`Deadline::Now`]: another consumer was at it.
     pub(crate) fn get(&self, envelope: &mut Envelope, deadline: Deadline) -> Result<()> {
         loop {
-            if self.try_get(envelope)? {
+            if self.try_get(envelope, deadline)? {
                 return Ok(());
             }
             if deadline == Deadline::Now {
@@ -446,14 +452,14 @@ impl Ring {
         self.getting.until(|| !self.is_empty() || or())
     }
 
-    /// Takes the oldest item out if there is one.
-    pub(crate) fn try_get(&self, envelope: &mut Envelope) -> Result<bool> {
+    /// Takes the oldest item out if there is one. It waits for other consumers to be done, but not with [`Deadline::Now`].
+    pub(crate) fn try_get(&self, envelope: &mut Envelope, deadline: Deadline) -> Result<bool> {
         if self.is_empty() {
             return Ok(false);
         }
         envelope.clear();
         let state = self.state();
-        let locked = GetLock::take(self);
+        let locked = GetLock::take(self, deadline)?;
         fault!("ring.get_locked");
         let head = Cursor::of(state.head.load(Ordering::Relaxed));
         // ORDER: Acquire, partner of the producer's Release of tail: the record is there.
@@ -630,21 +636,40 @@ fn len(state: &RingState) -> u32 {
     Cursor::of(state.tail.load(Ordering::Acquire)).items.wrapping_sub(head)
 }
 
+/// Takes one of the two locks. Only what happens under it is waited for, which is short, so the deadline does not count,
+/// but for [`Deadline::Now`]: then it is waited for no longer than a spin.
+#[inline]
+fn take(word: &AtomicU32, deadline: Deadline) -> Result<Taken> {
+    if let Some(taken) = shm::try_take(word, shm::me()) {
+        return Ok(taken);
+    }
+    if deadline == Deadline::Now {
+        for _ in 0..MOMENT {
+            cpu::pause();
+            if let Some(taken) = shm::try_take(word, shm::me()) {
+                return Ok(taken);
+            }
+        }
+        return Err(Error::Busy);
+    }
+    loop {
+        if let Ok(taken) = shm::take(word, shm::me(), Deadline::Never, &shm::look_after) {
+            return Ok(taken);
+        }
+    }
+}
+
 struct PutLock<'a>(&'a AtomicU32);
 
 impl<'a> PutLock<'a> {
-    fn take(ring: &'a Ring) -> PutLock<'a> {
+    fn take(ring: &'a Ring, deadline: Deadline) -> Result<PutLock<'a>> {
         let word = &ring.state().put_lock;
-        loop {
-            match shm::take(word, shm::me(), Deadline::Never, &shm::look_after) {
-                Ok(Taken::Clean) => return PutLock(word),
-                Ok(Taken::Abandoned) => {
-                    ring.settle_pending();
-                    return PutLock(word);
-                }
-                Err(_) => {}
-            }
+        let taken = take(word, deadline)?;
+        let locked = PutLock(word);
+        if taken == Taken::Abandoned {
+            ring.settle_pending();
         }
+        Ok(locked)
     }
 }
 
@@ -657,18 +682,14 @@ impl Drop for PutLock<'_> {
 struct GetLock<'a>(&'a AtomicU32);
 
 impl<'a> GetLock<'a> {
-    fn take(ring: &'a Ring) -> GetLock<'a> {
+    fn take(ring: &'a Ring, deadline: Deadline) -> Result<GetLock<'a>> {
         let word = &ring.state().get_lock;
-        loop {
-            match shm::take(word, shm::me(), Deadline::Never, &shm::look_after) {
-                Ok(Taken::Clean) => return GetLock(word),
-                Ok(Taken::Abandoned) => {
-                    ring.settle_retired();
-                    return GetLock(word);
-                }
-                Err(_) => {}
-            }
+        let taken = take(word, deadline)?;
+        let locked = GetLock(word);
+        if taken == Taken::Abandoned {
+            ring.settle_retired();
         }
+        Ok(locked)
     }
 }
 

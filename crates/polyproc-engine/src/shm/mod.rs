@@ -35,7 +35,7 @@ pub(crate) use directory::{
 pub use fork::{Birth, prepare_child};
 pub(crate) use local::me;
 pub use fork::life_descriptor;
-pub(crate) use lockword::{Taken, forgive, is_owned_by, owner, release, take, take_from_dead};
+pub(crate) use lockword::{Taken, forgive, is_owned_by, owner, release, take, take_from_dead, try_take};
 pub use participant::Participant;
 pub use session::{Descriptors, attach, budget, current, descriptors, exists, id, leave, reserved, set_budget};
 pub(crate) use sweep::{Death, look_after};
