@@ -11,9 +11,11 @@ that whatever else the machine does falls on both. Printed are the medians and h
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +27,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: the benchmarks need {error.name}: run them with `make bench`, which installs what they need")
 
 HERE = Path(__file__).resolve().parent
-PATIENCE = 120.0
+PATIENCE = 60.0
 
 
 class Failed(Exception):
@@ -51,13 +53,21 @@ def arguments() -> argparse.Namespace:
 
 def measure(module: str, name: str, seconds: float) -> float:
     command = [sys.executable, str(HERE / "measure.py"), module, name, str(seconds)]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        out, complaint = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired as error:
         raise Failed(f"no answer within {PATIENCE:.0f} s") from error
-    if done.returncode != 0:
-        raise Failed((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
-    return float(done.stdout)
+    finally:
+        # Whatever it has started is in its process group.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.returncode != 0:
+        raise Failed((complaint.strip().splitlines() or [f"exit status {process.returncode}"])[-1])
+    return float(out)
 
 
 def figure(value: float, unit: str) -> str:
