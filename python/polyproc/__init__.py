@@ -121,9 +121,7 @@ def __getattr__(name: str) -> Any:
     if name in _EXTRAS:
         return getattr(_import_module(f"{__name__}.{_EXTRAS[name]}"), name)
     if name == "__version__":
-        from importlib.metadata import version
-
-        return version("polyproc")
+        return _import_module(f"{__name__}._polyproc").__version__
     from ._install import SUBMODULES
 
     if name in SUBMODULES:

@@ -87,11 +87,9 @@ def _run(find: Any, what: str, argv: list[str]) -> None:
     program = ModuleType("__main__")
     vars(program).update(__builtins__=builtins, __annotations__={})
     sys.modules["__main__"] = sys.modules["__mp_main__"] = program
-    vars(program)["__this__"] = this  # our own functions run on for as long as the program does
+    _OWN.append(this)
     try:
         code = find(what, program)
-        del vars(program)["__this__"]
-        _OWN.append(this)
         _execute(code, vars(program))
     except SystemExit:
         raise
@@ -112,6 +110,10 @@ def _of_code(text: str, program: ModuleType) -> CodeType:
     program.__loader__ = BuiltinImporter
     if not sys.flags.safe_path and sys.path:
         sys.path[0] = ""
+    if sys.version_info >= (3, 13):  # whose tracebacks show the lines of such code
+        import linecache
+
+        linecache.cache["<string>"] = (len(text), None, text.splitlines(keepends=True), "<string>")
     return compile(text, "<string>", "exec", dont_inherit=True)
 
 
@@ -144,9 +146,9 @@ def _of_file(path: str, program: ModuleType) -> CodeType:
         return _of_input(program)
     import pkgutil
 
-    if pkgutil.get_importer(path) is not None:
-        return _of_directory(path, program)
     absolute = os.path.join(os.getcwd(), path)
+    if pkgutil.get_importer(absolute) is not None:
+        return _of_directory(absolute, program)
     try:
         with open(absolute, "rb") as file:
             content = file.read()
