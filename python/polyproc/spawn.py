@@ -100,13 +100,40 @@ def get_preparation_data(name: str) -> dict[str, Any]:
     before = default._actual_context
     try:
         data = _standard.get_preparation_data(name)
+    except FileNotFoundError:
+        data = _without_directory(name)
     finally:
         default._actual_context = before
     return {BOOT: _Boot(), **data, START_METHOD: get_start_method()}
 
 
+def _without_directory(name: str) -> dict[str, Any]:
+    """The preparation data where the current directory has been removed, of which the standard function knows nothing."""
+    this: Any = process.current_process()
+    data: dict[str, Any] = {
+        "log_to_stderr": util._log_to_stderr,  # type: ignore[attr-defined]
+        "authkey": this.authkey,
+        "name": name,
+        "sys_path": [path or process.ORIGINAL_DIR for path in sys.path],  # type: ignore[attr-defined]
+        "sys_argv": sys.argv,
+        "orig_dir": process.ORIGINAL_DIR,  # type: ignore[attr-defined]
+        "start_method": get_start_method(),
+    }
+    if util._logger is not None:  # type: ignore[attr-defined]
+        data["log_level"] = util._logger.getEffectiveLevel()  # type: ignore[attr-defined]
+    main = sys.modules["__main__"]
+    path = getattr(main, "__file__", None)
+    if getattr(main.__spec__, "name", None) is not None:
+        data["init_main_from_name"] = main.__spec__.name  # type: ignore[union-attr]
+    elif path is not None:
+        data["init_main_from_path"] = os.path.normpath(os.path.join(process.ORIGINAL_DIR or "/", path))  # type: ignore[attr-defined]
+    return data
+
+
 def prepare(data: dict[str, Any]) -> None:
     """Makes this process ready to unpickle its process object: name, paths, directory, start method, main module."""
+    if "dir" in data and not os.path.isdir(data["dir"]):
+        del data["dir"]  # removed since; we are in it, wherever that now is
     if START_METHOD in data:
         _set_start_method(data[START_METHOD], force=True)
     _standard.prepare(data)
