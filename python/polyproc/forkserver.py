@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from . import _install, resource_tracker, spawn, util
+from ._polyproc import Estate, accept_estate_of_server
 from .popen_fork import ATEXIT_RUNS, end_child
 from .popen_spawn_posix import runnable, tracker_descriptor
 
@@ -41,7 +42,7 @@ NUMBER = struct.Struct("q")
 #: What a request says besides its descriptors: the tracker's descriptor is among them, or it is not.
 WITH_TRACKER, WITHOUT_TRACKER = b"T", b"-"
 
-PROGRAM = "from polyproc.forkserver import main; main(%d, %r, %r, %r, %r)"
+PROGRAM = "from polyproc.forkserver import main; main(%d, %r, %r, %r, %r, %r)"
 
 
 class Newborn(NamedTuple):
@@ -142,19 +143,26 @@ class ForkServer:
         preload: list[str] = [name for name in self._preload_modules if name != "__main__"]
         data = spawn.get_preparation_data("ignore") if self._preload_modules else {}
         main_path = data.get("init_main_from_path") if self._preload_main else None
+        # The server takes part in the session, so that what it preloads and what its children are given is of one session.
+        estate = Estate()
+        memory, life, _ = estate.descriptors
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
+                place = (memory, life, estate.participant)
                 program = PROGRAM % (
-                    theirs.fileno(), preload, _install.is_installed(), main_path, data.get("sys_path"),
+                    theirs.fileno(), place, preload, _install.is_installed(), main_path, data.get("sys_path"),
                 )  # fmt: skip
                 executable = runnable(spawn.get_executable())
                 flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
                 command = [executable, *flags, "-c", program]
-                self._forkserver_pid = util.spawnv_passfds(executable, command, [theirs.fileno()])  # type: ignore[attr-defined]
+                handed = [theirs.fileno(), memory, life]
+                self._forkserver_pid = util.spawnv_passfds(executable, command, handed)  # type: ignore[attr-defined]
         except BaseException:
             ours.close()
             raise
+        finally:
+            estate.close()
         self._requests = ours.detach()
 
     def _stop(self) -> None:
@@ -164,9 +172,15 @@ class ForkServer:
 
 
 def main(
-    requests_fd: int, preload: list[str], installed: bool, main_path: str | None = None, sys_path: list[str] | None = None
+    requests_fd: int,
+    place: tuple[int, int, int],
+    preload: list[str],
+    installed: bool,
+    main_path: str | None = None,
+    sys_path: list[str] | None = None,
 ) -> None:
-    """What the server process does."""
+    """What the server process does. ``place``: the session memory, the life descriptor, the name in the session."""
+    accept_estate_of_server(*place)
     if installed:
         _install.install()
     _preload(preload, main_path, sys_path)

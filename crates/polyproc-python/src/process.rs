@@ -121,6 +121,13 @@ fn accept_estate(py: Python<'_>, memory: RawFd, life: RawFd, lifeline: RawFd, pa
     Ok(())
 }
 
+/// As `accept_estate`, for a server that outlives whoever started it.
+#[pyfunction]
+fn accept_estate_of_server(memory: RawFd, life: RawFd, participant: u32) -> PyResult<()> {
+    // SAFETY: the command line says so, which nobody but our parent writes.
+    unsafe { birth::accept_without_lifeline(memory, life, Participant::from_bits(participant)) }.map_err(errors::raise)
+}
+
 /// From now on this process ends soon after the one behind this pidfd.
 #[pyfunction]
 fn arm_lifeline(py: Python<'_>, descriptor: RawFd) -> PyResult<()> {
@@ -225,6 +232,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(own_pidfd, module)?)?;
     module.add_function(wrap_pyfunction!(arm_lifeline, module)?)?;
     module.add_function(wrap_pyfunction!(accept_estate, module)?)?;
+    module.add_function(wrap_pyfunction!(accept_estate_of_server, module)?)?;
     module.add_function(wrap_pyfunction!(leave, module)?)?;
     module.add_function(wrap_pyfunction!(_before_fork, module)?)?;
     module.add_function(wrap_pyfunction!(_after_fork, module)?)

@@ -74,6 +74,19 @@ pub unsafe fn accept(memory: RawFd, life: RawFd, lifeline: RawFd, participant: P
     Ok(lifeline)
 }
 
+/// In a server that outlives whoever started it: takes its place in the session, with no lifeline. What ends it is its own
+/// affair.
+///
+/// # Errors
+/// What [`shm::attach`] says.
+///
+/// # Safety
+/// As [`accept`].
+pub unsafe fn accept_without_lifeline(memory: RawFd, life: RawFd, participant: Participant) -> Result<()> {
+    // SAFETY: what the caller promised.
+    unsafe { shm::attach(memory, life, participant) }
+}
+
 /// As [`accept`], from what [`Estate::to_line`] gave.
 ///
 /// # Errors

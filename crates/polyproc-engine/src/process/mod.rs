@@ -16,6 +16,7 @@
 //! * [`supervisor`]: the thread that learns of ends.
 //! * [`lifeline`]: what a child does when the one it works for is gone.
 //! * [`report`]: how a process ended.
+//! * [`zygote`]: a process with one thread for life that forks the children of programs with many.
 //!
 //! **Invariant:** this layer does not know what a process runs. It collects no exit status (no `wait`, no SIGCHLD
 //! handler) unless its owner asks for it through [`Child::collect`]: statuses belong to the program.
@@ -28,6 +29,7 @@ pub mod child;
 pub mod lifeline;
 pub mod report;
 pub mod supervisor;
+pub mod zygote;
 
 pub use child::Child;
 pub use report::{ExitReport, Status};

@@ -64,7 +64,7 @@ extern "C" fn before() {
     let reserved = session.reserve_slot(me);
     let mut guard = local::lock();
     if let (Some(local), Ok((child, life))) = (guard.as_mut(), reserved) {
-        for &cell in local.holds.keys() {
+        for &cell in local.holds.keys().filter(|cell| !local.kept.contains(cell)) {
             session.holding(child.index(), cell).store(HELD, Ordering::Release);
         }
         for (&cell, lease) in &mut local.leases {
@@ -96,6 +96,9 @@ extern "C" fn in_child() {
     let guard = unsafe { (*HELD_LOCK.0.get()).take() };
     let Some(mut guard) = guard else { return };
     let Some(local) = guard.as_mut() else { return };
+    for cell in std::mem::take(&mut local.kept) {
+        local.holds.remove(&cell);
+    }
     match local.newborn.take() {
         Some((me, life)) => {
             // Dropping the old descriptor closes only our copy of the parent's.
@@ -134,6 +137,34 @@ pub(super) fn sign_in_late() -> Participant {
     local::rename(me);
     session.sign(me);
     me
+}
+
+/// Moves this process to another place in its session, one that was reserved for it, together with all that it holds. The
+/// place that it had is swept.
+pub(super) fn move_to(me: Participant, life: OwnedFd) {
+    let session = known();
+    let before = local::me();
+    if before == me {
+        return;
+    }
+    let mut guard = local::lock();
+    let mut old_life = None;
+    if let Some(local) = guard.as_mut() {
+        for &cell in local.holds.keys() {
+            session.holding(me.index(), cell).fetch_or(HELD, Ordering::AcqRel);
+        }
+        for &cell in local.leases.keys() {
+            session.holding(me.index(), cell).fetch_or(HELD, Ordering::AcqRel);
+            block::mark_shared(cell);
+        }
+        old_life = local.life.replace(life);
+    }
+    local::rename(me);
+    drop(guard);
+    session.sign(me);
+    // DEATH: from here on the old place looks like that of a dead process, which is what it is to all others.
+    drop(old_life);
+    super::sweep::sweep(before);
 }
 
 /// The number of this process's life descriptor, for those who close descriptors wholesale and want to spare it.

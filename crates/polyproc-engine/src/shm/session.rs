@@ -173,6 +173,9 @@ pub fn descriptors() -> Result<Descriptors> {
 /// Joins the session of the parent, in an exec'd child that was handed its descriptors. Both then belong to the engine
 /// and are closed on exec.
 ///
+/// A process that is of that session already (the copy of a server, forked at the request of another member) moves to the
+/// place that was prepared for it, with all that it holds.
+///
 /// # Errors
 /// [`Error::Foreign`] if this process already has another session; [`Error::Damaged`] if the memory is not a session's, or
 /// was made by another version of the engine.
@@ -184,7 +187,12 @@ pub unsafe fn attach(memfd: RawFd, life: RawFd, me: Participant) -> Result<()> {
     let (memfd, life) = unsafe { (OwnedFd::from_raw_fd(memfd), OwnedFd::from_raw_fd(life)) };
     let _opening = OPENING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if exists() {
-        return Err(Error::Foreign { what: "session" });
+        return if identity(memfd.as_fd())? == known().inode {
+            fork::move_to(me, life);
+            Ok(())
+        } else {
+            Err(Error::Foreign { what: "session" })
+        };
     }
     for fd in [&memfd, &life] {
         rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).map_err(|e| Error::os("fcntl(F_SETFD)", e))?;
