@@ -29,6 +29,7 @@ from .context import (
 
 if TYPE_CHECKING:
     from ._install import install as install
+    from .errors import HolderDiedWarning as HolderDiedWarning
 
 __all__ = [
     "Array",
@@ -113,7 +114,7 @@ if "__main__" in _sys.modules:
 #: What this package has beyond the standard names, and where: loaded when asked for.
 _EXTRAS = {
     "install": "_install",
-    "HolderDied": "synchronize",
+    "HolderDiedWarning": "errors",
 }
 
 

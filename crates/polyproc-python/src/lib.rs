@@ -12,6 +12,7 @@
 //!
 //! * [`queue`], [`pipe`]: channels.
 //! * [`sync`]: locks, semaphores, conditions, events, barriers.
+//! * [`memory`]: what values and arrays lie in.
 //! * [`process`]: birth and supervision.
 //! * [`pool`]: the ledger.
 //!
@@ -22,6 +23,7 @@
 mod block;
 mod codec;
 mod errors;
+mod memory;
 mod message;
 mod pickling;
 mod pipe;
@@ -46,6 +48,7 @@ fn _polyproc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     queue::register(module)?;
     pipe::register(module)?;
     sync::register(module)?;
+    memory::register(module)?;
     process::register(module)?;
     pool::register(module)
 }
