@@ -12,7 +12,7 @@ use crate::shm::Handle;
 use crate::sync::signal;
 use crate::sys::clock::Deadline;
 use crate::sys::futex::{self, Watched};
-use crate::sys::{event, fork};
+use crate::sys::{descriptor, event, fork};
 use crate::{Error, Result};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
@@ -55,8 +55,7 @@ pub(super) fn arm(ring: &Arc<Ring>) -> Result<RawFd> {
         // A forked child shares its parent's eventfds: each gets a fresh one, at the same number.
         for bell in bells.iter_mut() {
             let fresh = event::create()?;
-            rustix::io::dup3(&fresh, &mut bell.fd, rustix::io::DupFlags::CLOEXEC)
-                .map_err(|e| Error::os("dup3 of an eventfd", e))?;
+            descriptor::replace(&fresh, &mut bell.fd)?;
             bell.rung = false;
         }
         start_thread()?;

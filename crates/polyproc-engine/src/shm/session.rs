@@ -8,7 +8,7 @@ use super::directory::Cell;
 use super::layout::{Header, Layout, MAGIC, VERSION};
 use super::participant::{FREE, LIVE, Participant, STATE, Slot};
 use super::{fork, local};
-use crate::sys::{life, memfd, memory, proc};
+use crate::sys::{descriptor, life, memfd, memory, proc};
 use crate::{Error, Result};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
@@ -122,8 +122,9 @@ fn create() -> Result<Session> {
     };
     // SAFETY: the mapping starts with at least a page, and nobody else has it yet.
     unsafe { base.cast::<Header>().write(header) };
-    let memfd = above_standard_streams(memfd)?;
-    let inode = identity(memfd.as_fd())?;
+    // A program that closed its standard streams must not find the session memory in their place.
+    let memfd = descriptor::above_standard_streams(memfd)?;
+    let inode = descriptor::file_of(memfd.as_fd())?;
     Ok(Session { base, layout, memfd, inode })
 }
 
@@ -144,18 +145,6 @@ fn parse_bytes(text: &str) -> Option<u64> {
         _ => (text, 1),
     };
     digits.trim().parse::<u64>().ok()?.checked_mul(unit)
-}
-
-/// A program that closed its standard streams must not find the session memory in their place.
-fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd> {
-    if fd.as_raw_fd() > 2 {
-        return Ok(fd);
-    }
-    rustix::io::fcntl_dupfd_cloexec(&fd, 3).map_err(|e| Error::os("fcntl(F_DUPFD_CLOEXEC)", e))
-}
-
-fn identity(fd: BorrowedFd<'_>) -> Result<(u64, u64)> {
-    rustix::fs::fstat(fd).map(|s| (s.st_dev as u64, s.st_ino as u64)).map_err(|e| Error::os("fstat", e))
 }
 
 /// What a parent hands to an exec'd child: two descriptors and its name.
@@ -187,7 +176,7 @@ pub unsafe fn attach(memfd: RawFd, life: RawFd, me: Participant) -> Result<()> {
     let (memfd, life) = unsafe { (OwnedFd::from_raw_fd(memfd), OwnedFd::from_raw_fd(life)) };
     let _opening = OPENING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if exists() {
-        return if identity(memfd.as_fd())? == known().inode {
+        return if descriptor::file_of(memfd.as_fd())? == known().inode {
             fork::move_to(me, life);
             Ok(())
         } else {
@@ -195,7 +184,7 @@ pub unsafe fn attach(memfd: RawFd, life: RawFd, me: Participant) -> Result<()> {
         };
     }
     for fd in [&memfd, &life] {
-        rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC).map_err(|e| Error::os("fcntl(F_SETFD)", e))?;
+        descriptor::close_on_exec(fd)?;
     }
     let size = memfd::size(memfd.as_fd())?;
     let damaged = |detail| Error::Damaged { what: "session", detail };
@@ -212,7 +201,7 @@ pub unsafe fn attach(memfd: RawFd, life: RawFd, me: Participant) -> Result<()> {
         return Err(damaged("it was made by another version of polyproc"));
     }
     let layout = Layout::of(size);
-    let inode = identity(memfd.as_fd())?;
+    let inode = descriptor::file_of(memfd.as_fd())?;
     publish(Session { base, layout, memfd, inode }, me, life).map(drop)
 }
 
@@ -296,7 +285,7 @@ impl Session {
 
     /// The memfd, if this program has not closed it or put another file in its place.
     pub(super) fn memfd(&self) -> Result<BorrowedFd<'_>> {
-        match identity(self.memfd.as_fd()) {
+        match descriptor::file_of(self.memfd.as_fd()) {
             Ok(inode) if inode == self.inode => Ok(self.memfd.as_fd()),
             _ => Err(Error::Damaged {
                 what: "session",
@@ -331,7 +320,7 @@ impl Session {
             }
             // The lock on the life byte decides between two that want the same slot.
             let life = match life::open(memfd, u64::from(index)) {
-                Ok(life) => above_standard_streams(life)?,
+                Ok(life) => descriptor::above_standard_streams(life)?,
                 Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
                     // Somebody else is taking this slot right now, or a process that was cloned past all our handlers
                     // still has the descriptor of its last life. Let it have the slot.

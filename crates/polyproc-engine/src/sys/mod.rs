@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod cpu;
+pub mod descriptor;
 pub mod epoll;
 pub mod event;
 pub mod fork;
