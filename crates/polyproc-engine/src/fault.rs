@@ -47,6 +47,11 @@ pub const POINTS: &[&str] = &[
     "ring.segment_passed",
     "pipe.counted",
     "pipe.hushed",
+    "pool.attached",
+    "pool.taken",
+    "pool.begun",
+    "pool.committed",
+    "pool.cleared",
 ];
 
 /// Marks a place where a process may be made to die. See [`crate::fault`].
@@ -66,6 +71,14 @@ mod armed {
     static NAME: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
     static LENGTH: AtomicUsize = AtomicUsize::new(0);
     static LEFT: AtomicU32 = AtomicU32::new(0);
+    static COUNTERS: AtomicPtr<AtomicU32> = AtomicPtr::new(std::ptr::null_mut());
+
+    /// Counts from now on, in this process and its forks, how often each point is passed: one counter for each of
+    /// [`super::POINTS`], in memory that the counting processes may share.
+    pub fn count_in(counters: &'static [AtomicU32]) {
+        assert!(counters.len() >= super::POINTS.len());
+        COUNTERS.store(counters.as_ptr().cast_mut(), Ordering::SeqCst);
+    }
 
     /// Makes this process kill itself when it passes `point` for the `pass`-th time from now (1 is the next time).
     pub fn arm(point: &'static str, pass: u32) {
@@ -74,13 +87,21 @@ mod armed {
         NAME.store(point.as_ptr().cast_mut(), Ordering::SeqCst);
     }
 
-    /// Forgets what [`arm`] set.
+    /// Forgets what [`arm`] and [`count_in`] set.
     pub fn disarm() {
+        COUNTERS.store(std::ptr::null_mut(), Ordering::SeqCst);
         NAME.store(std::ptr::null_mut(), Ordering::SeqCst);
     }
 
     #[doc(hidden)]
     pub fn pass(name: &'static str) {
+        let counters = COUNTERS.load(Ordering::Relaxed);
+        if !counters.is_null()
+            && let Some(number) = super::POINTS.iter().position(|point| *point == name)
+        {
+            // SAFETY: `count_in` stored the start of a slice with a counter for each point, which lives for ever.
+            unsafe { &*counters.add(number) }.fetch_add(1, Ordering::Relaxed);
+        }
         let armed = NAME.load(Ordering::Relaxed);
         if armed.is_null() {
             return;
@@ -97,4 +118,4 @@ mod armed {
 }
 
 #[cfg(feature = "fault-points")]
-pub use armed::{arm, disarm, pass};
+pub use armed::{arm, count_in, disarm, pass};

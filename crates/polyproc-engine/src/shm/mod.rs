@@ -17,6 +17,8 @@
 //! holder has died.
 
 mod block;
+#[cfg(feature = "fault-points")]
+mod census;
 mod directory;
 mod fork;
 mod layout;
@@ -26,6 +28,8 @@ mod participant;
 mod session;
 mod sweep;
 
+#[cfg(feature = "fault-points")]
+pub use census::{Census, census};
 pub use block::{Lease, MAX_BLOCK, Memory, trim};
 pub(crate) use block::{BlockState, Transit, free_block, is_block, place};
 pub use directory::{Handle, Hold};

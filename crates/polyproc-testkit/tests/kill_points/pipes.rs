@@ -1,0 +1,1 @@
+pub fn scenarios() -> Vec<polyproc_testkit::trial::Scenario> { Vec::new() }
