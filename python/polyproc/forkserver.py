@@ -7,7 +7,7 @@ The program and its server share one socketpair, with no name in any file system
               └──── status socket: pid and pidfd, later the exit code
 
 A request carries the file to read the process object from, the other end of a status socket, and what the process object
-needs. Every child has the program's end of the socketpair as well, so that its own children come from the same server;
+needs. A child that has ended keeps its pid until whoever asked for it has taken note, as a child of its own would. Every child has the program's end of the socketpair as well, so that its own children come from the same server;
 when the last copy of that end is closed, the server has nobody left to serve and exits. If the server is killed, what it
 had started goes on (each child is watched by its pidfd), and the next request starts another server.
 """
@@ -222,11 +222,15 @@ class _Server:
         self.poller.register(requests, select.POLLIN)
         #: pidfd of a child -> the status socket of whoever asked for it
         self.children: dict[int, socket.socket] = {}
+        #: status socket -> pidfd, of children that have ended and whose end was told
+        self.ended: dict[int, int] = {}
 
     def serve(self) -> None:
         while True:
             for descriptor, _ in self.poller.poll():
-                if descriptor in self.children:
+                if descriptor in self.ended:
+                    self.collect(descriptor)
+                elif descriptor in self.children:
                     self.report(descriptor)
                 elif not self.accept():
                     return
@@ -257,13 +261,22 @@ class _Server:
         return True
 
     def report(self, pidfd: int) -> None:
-        """Collects a child that has ended and tells whoever asked for it."""
-        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+        """Tells whoever asked for a child how it ended."""
+        ended = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOWAIT)
         assert ended is not None
+        status = self.children[pidfd]
+        _tell(status, ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status)
         self.poller.unregister(pidfd)
+        self.poller.register(status, select.POLLIN)
+        self.ended[status.fileno()] = pidfd
+
+    def collect(self, descriptor: int) -> None:
+        """Whoever asked for a child knows that it has ended, or is gone: its pid may be given to another."""
+        self.poller.unregister(descriptor)
+        pidfd = self.ended.pop(descriptor)
+        os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
         os.close(pidfd)
-        with self.children.pop(pidfd) as status:
-            _tell(status, ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status)
+        self.children.pop(pidfd).close()
 
     def become_child(self, with_tracker: bool, descriptors: list[int]) -> None:
         """In the fork: closes what is the server's, runs the process object, ends. Never returns."""

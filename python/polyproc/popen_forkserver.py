@@ -14,8 +14,11 @@ from . import forkserver, popen_fork, popen_spawn_posix, util
 
 __all__ = ["Popen"]
 
-#: How long the server may take to collect a child that is seen to have ended, in milliseconds.
-COLLECTED_WITHIN = 5000
+#: How long the server may take to tell of a child that is seen to have ended, in milliseconds.
+TOLD_WITHIN = 5000
+
+#: How long it may take to collect it then.
+COLLECTED_WITHIN = 1000
 
 
 class _DupFd:
@@ -58,12 +61,14 @@ class Popen(popen_spawn_posix.Popen):
         poller = select.poll()
         poller.register(self._status, select.POLLIN)
         word = b""
-        if poller.poll(COLLECTED_WITHIN):
+        if poller.poll(TOLD_WITHIN):
             try:
                 word = os.read(self._status, forkserver.NUMBER.size)
+                os.write(self._status, b"!")
             except ConnectionError:
                 pass  # the server is gone
         if not word:
             return self._collected_by_another()
+        poller.poll(COLLECTED_WITHIN)
         code: int = forkserver.NUMBER.unpack(word)[0]
         return code

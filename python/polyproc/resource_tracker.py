@@ -2,14 +2,17 @@
 
 polyproc's own objects have no names and need no tracker. The standard tracker is started with the first
 :class:`polyproc.shared_memory.SharedMemory`, and there must be one per program, so this is the standard library's
-``multiprocessing.resource_tracker`` itself.
+``multiprocessing.resource_tracker`` itself. Where polyproc stands as ``multiprocessing`` nobody makes named semaphores,
+so they are not among the kinds that are looked after.
 """
 
 from typing import TYPE_CHECKING
 
-from ._borrowed import share
+from . import _borrowed, _install
 
 if TYPE_CHECKING:
     from multiprocessing.resource_tracker import *
 else:
-    share(__name__)
+    _borrowed.share(__name__)
+    if _install.is_installed():
+        _borrowed.standard("resource_tracker")._CLEANUP_FUNCS.pop("semaphore", None)
