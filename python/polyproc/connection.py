@@ -4,8 +4,8 @@
 the end of file and descriptors. A :class:`Connection` on a plain descriptor (of a :class:`Listener`, of a process
 that is not polyproc's) speaks the standard library's stream framing, so it talks to any Python.
 
-Everything but :func:`Pipe`, :func:`wait` and the shared-memory connection is the interpreter's own source, re-rooted
-here.
+Everything but :func:`Pipe`, :func:`wait`, the shared-memory connection, and :class:`Listener` and :func:`Client` (which
+are in ``_listener``) is the interpreter's own source, re-rooted here.
 """
 
 from __future__ import annotations
@@ -20,13 +20,22 @@ from ._borrowed import reroot
 
 reroot(globals())
 
+# After the source that is executed here: they take the place of what it defines.
+from ._listener import (  # noqa: E402
+    Client,
+    Listener,
+    _create_response,  # noqa: F401
+    _verify_challenge,  # noqa: F401
+    answer_challenge,  # noqa: F401
+    deliver_challenge,  # noqa: F401
+)
+
 if TYPE_CHECKING:
     from multiprocessing import reduction
-    from multiprocessing.connection import Client as Client
     from multiprocessing.connection import Connection as Connection
-    from multiprocessing.connection import Listener as Listener
-    from multiprocessing.connection import answer_challenge as answer_challenge
-    from multiprocessing.connection import deliver_challenge as deliver_challenge
+    from multiprocessing.connection import XmlListener as XmlListener
+
+XmlListener.__bases__ = (Listener,)
 
 __all__ = ["Client", "Listener", "Pipe", "wait"]
 
