@@ -54,7 +54,7 @@ build: $(VENV)/.built ## compile the extension module into .venv
 
 $(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
 	@$(MAKE) --no-print-directory check-tools
-	VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/maturin develop --release --quiet $(CARGO_JOBS)
+	env -u CONDA_PREFIX VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/maturin develop --release --quiet $(CARGO_JOBS)
 	@touch $@
 
 demo: build ## thumbnails by a Pool, arrays through a Queue, a process killed inside a lock
@@ -67,7 +67,9 @@ test-rust: check-tools ## unit and integration tests of the crates, and the exam
 	cargo test --workspace --exclude polyproc-testkit --exclude polyproc-python $(CARGO_JOBS)
 
 test-loom: check-tools ## the lock word and the sleeping protocol, in every interleaving
-	RUSTFLAGS="--cfg loom" cargo test -p $(LOOM_CRATE) --lib loom --target-dir target/loom --release $(CARGO_JOBS)
+	@mkdir -p build
+	RUSTFLAGS="--cfg loom" cargo test -p $(LOOM_CRATE) --lib loom --target-dir target/loom --release $(CARGO_JOBS) | tee build/loom.txt
+	@! grep -q '^running 0 tests' build/loom.txt || { echo "error: no model was run: none has 'loom' in its path" >&2; exit 1; }
 
 test-death: check-tools ## kills a process at every kill point in turn, then a storm
 	cargo test -p polyproc-testkit --release $(CARGO_JOBS)
