@@ -168,7 +168,7 @@ def _of_file(path: str, program: ModuleType) -> CodeType:
 
 
 def _of_input(program: ModuleType) -> CodeType:
-    program.__loader__ = BuiltinImporter
+    vars(program).update(__file__="<stdin>", __cached__=None, __loader__=BuiltinImporter)
     if not sys.flags.safe_path and sys.path:
         sys.path[0] = ""
     return compile(sys.stdin.buffer.read(), "<stdin>", "exec", dont_inherit=True)
