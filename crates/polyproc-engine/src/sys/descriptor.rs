@@ -14,7 +14,7 @@ pub fn above_standard_streams(fd: OwnedFd) -> Result<OwnedFd> {
 
 /// Device and inode: what tells one file from another.
 pub fn file_of(fd: BorrowedFd<'_>) -> Result<(u64, u64)> {
-    rustix::fs::fstat(fd).map(|s| (s.st_dev as u64, s.st_ino as u64)).map_err(|e| Error::os("fstat", e))
+    rustix::fs::fstat(fd).map(|s| (s.st_dev, s.st_ino)).map_err(|e| Error::os("fstat", e))
 }
 
 /// From now on an exec closes the descriptor.
