@@ -141,6 +141,23 @@ impl Envelope {
         }
     }
 
+    /// The body, if it was small: it then lies in this process's own memory.
+    pub fn inline_body(&self) -> Option<&[u8]> {
+        matches!(self.body, Body::Inline).then_some(&self.inline)
+    }
+
+    /// The body, copied, so that no other process can change it any more.
+    pub fn copy(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len());
+        // SAFETY: the body is valid for its length, and the vector has room for it. Whoever writes to a block that it does
+        // not have changes what is copied, and nothing else.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.as_ptr(), bytes.as_mut_ptr(), self.len());
+            bytes.set_len(self.len());
+        }
+        bytes
+    }
+
     /// Empties it: gives blocks back and lets go of the objects that the message names.
     pub fn clear(&mut self) {
         self.kind = 0;

@@ -136,6 +136,16 @@ impl PipeEnd {
         std::iter::once(self.end.handle()).chain(rings.map(|ring| ring.hold().handle()))
     }
 
+    /// This process's hold on the end.
+    pub fn hold(&self) -> &Hold {
+        &self.end
+    }
+
+    /// What must also live while the end is on its way to another process: its rings.
+    pub fn rings(&self) -> Vec<Hold> {
+        self.reads.iter().chain(&self.writes).map(|ring| ring.hold().clone()).collect()
+    }
+
     /// Also lets a child hold this end that will be exec'd.
     pub fn share_with(&self, child: Participant) {
         self.end.share_with(child);

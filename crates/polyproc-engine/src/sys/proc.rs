@@ -25,6 +25,12 @@ pub fn pid() -> i32 {
     unsafe { libc::getpid() }
 }
 
+/// The pid of the process that started this one, or of who looks after it since that ended.
+pub fn parent() -> i32 {
+    // SAFETY: getppid has no preconditions.
+    unsafe { libc::getppid() }
+}
+
 /// The kernel's number of the calling thread.
 pub fn thread() -> i32 {
     thread_local! {
@@ -69,4 +75,45 @@ pub fn is_running(pid: i32, start: u64) -> bool {
     let mut fields = rest.split_whitespace();
     let state = fields.next().unwrap_or("X");
     !matches!(state, "Z" | "X") && fields.nth(18).and_then(|field| field.parse().ok()) == Some(start)
+}
+
+/// Gives the calling thread a name (of a process's first thread: what `ps` and `top` show); it is cut after 15 bytes.
+pub fn set_name(name: &str) {
+    let mut bytes = [0u8; 16];
+    for (to, from) in bytes[..15].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    // SAFETY: the option reads at most 16 bytes.
+    unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
+}
+
+/// A descriptor of the working directory.
+pub fn directory() -> crate::Result<std::os::fd::OwnedFd> {
+    use rustix::fs::{Mode, OFlags};
+    rustix::fs::open(".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| crate::Error::os("open(.)", e))
+}
+
+/// Makes the directory behind a descriptor the working directory.
+pub fn enter(directory: impl std::os::fd::AsFd) -> crate::Result<()> {
+    rustix::process::fchdir(directory).map_err(|e| crate::Error::os("fchdir", e))
+}
+
+/// How many descriptors this process may open.
+#[derive(Clone, Copy, Debug)]
+pub struct DescriptorLimit(rustix::process::Rlimit);
+
+impl DescriptorLimit {
+    /// Raises the limit as far as the system lets everybody; gives what it was.
+    pub fn raise() -> DescriptorLimit {
+        let was = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let most = rustix::process::Rlimit { current: was.maximum, maximum: was.maximum };
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, most);
+        DescriptorLimit(was)
+    }
+
+    /// Sets the limit back.
+    pub fn restore(self) {
+        let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, self.0);
+    }
 }

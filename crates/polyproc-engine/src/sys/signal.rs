@@ -5,8 +5,12 @@ pub const TERM: i32 = libc::SIGTERM;
 /// Ends a process.
 pub const KILL: i32 = libc::SIGKILL;
 
-/// Runs `f` with every signal blocked in this thread. A thread that `f` starts begins, and stays, that way.
-pub fn blocked<R>(f: impl FnOnce() -> R) -> R {
+/// Which signals a thread had blocked before [`block_all`].
+#[derive(Clone, Copy)]
+pub struct Mask(libc::sigset_t);
+
+/// Blocks every signal in this thread.
+pub fn block_all() -> Mask {
     // SAFETY: sigset_t is plain data that sigfillset fills.
     let mut all: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: as above.
@@ -16,10 +20,38 @@ pub fn blocked<R>(f: impl FnOnce() -> R) -> R {
         libc::sigfillset(&mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
     }
+    Mask(before)
+}
+
+impl Mask {
+    /// Blocks what was blocked before, and nothing else.
+    pub fn restore(&self) {
+        // SAFETY: the set is what the system gave.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+    }
+}
+
+/// Runs `f` with every signal blocked in this thread. A thread that `f` starts begins, and stays, that way.
+pub fn blocked<R>(f: impl FnOnce() -> R) -> R {
+    let before = block_all();
     let result = f();
-    // SAFETY: `before` is what the first call gave.
-    unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
+    before.restore();
     result
+}
+
+/// From now on a write to a pipe that nobody reads is an error, not the end: what Rust's runtime does before `main`.
+pub fn ignore_broken_pipes() {
+    // SAFETY: ignoring a signal has no preconditions.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// This process is killed when the thread that forked it ends. False if that has happened already: `parent` is gone.
+pub fn die_with(parent: i32) -> bool {
+    // SAFETY: the option takes a number; getppid has no preconditions.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::getppid() == parent
+    }
 }
 
 /// Sends a signal to this process.

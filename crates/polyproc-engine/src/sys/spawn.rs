@@ -21,6 +21,15 @@ pub unsafe fn fork() -> Result<i32> {
     }
 }
 
+/// Kills a child that nobody has collected, and collects it.
+pub fn end_child(pid: i32) {
+    // SAFETY: the pid is that of a child which has not been collected, so no other process can have it.
+    unsafe {
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, std::ptr::null_mut(), 0);
+    }
+}
+
 /// Ends this process at once: no destructors, no exit handlers.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
@@ -38,12 +47,30 @@ pub fn program(
     environment: &[(&OsStr, &OsStr)],
     descriptors: &[BorrowedFd<'_>],
 ) -> Result<i32> {
-    use std::os::fd::AsRawFd;
-    let kept: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     // The path is checked here since Command would only say that it has a NUL.
     CString::new(path.as_bytes()).map_err(|e| Error::os("execve", io::Error::from(e)))?;
     let mut command = Command::new(path);
     command.args(arguments).envs(environment.iter().copied());
+    start(command, descriptors)
+}
+
+/// Starts this program once more, whatever has become of its file since, with its own arguments; otherwise as [`program`].
+///
+/// # Errors
+/// As [`program`].
+pub fn again(environment: &[(&OsStr, &OsStr)], descriptors: &[BorrowedFd<'_>]) -> Result<i32> {
+    let mut command = Command::new("/proc/self/exe");
+    let mut arguments = std::env::args_os();
+    if let Some(name) = arguments.next() {
+        command.arg0(name);
+    }
+    command.args(arguments).envs(environment.iter().copied());
+    start(command, descriptors)
+}
+
+fn start(mut command: Command, descriptors: &[BorrowedFd<'_>]) -> Result<i32> {
+    use std::os::fd::AsRawFd;
+    let kept: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     // SAFETY: fcntl may be called between fork and exec; the numbers are open descriptors, which the fork has copied.
     unsafe {
         command.pre_exec(move || {

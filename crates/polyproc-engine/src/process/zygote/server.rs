@@ -1,0 +1,296 @@
+//! The zygote's own side: one loop, one thread.
+//!
+//! It blocks every signal, so that what the terminal sends to the whole group (SIGINT, SIGHUP) reaches the program and its
+//! children, not the zygote. Its tables are ordered maps: a hash map would choose its random keys once, for all children.
+
+use super::{BIRTH, Called, Entry, FINISH, Head, Report};
+use crate::process::lifeline;
+use crate::process::report::Status;
+use crate::shm::{self, Participant};
+use crate::sys::clock::{self, Deadline};
+use crate::sys::proc::DescriptorLimit;
+use crate::sys::signal::{self, Mask};
+use crate::sys::{epoll, packet, pidfd, proc, spawn};
+use crate::{Error, Result};
+use std::collections::BTreeMap;
+use std::io::IoSlice;
+use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+
+const CONTROL: u64 = 0;
+const PROGRAM: u64 = 1;
+const FIRST: u64 = 2;
+
+/// After whoever asked for a process is gone, in nanoseconds: as [`lifeline`] says.
+const STEPS: [(u64, i32); 2] = [(1_000_000_000, signal::TERM), (1_800_000_000, signal::KILL)];
+
+/// A child.
+struct Ward {
+    pid: i32,
+    pidfd: OwnedFd,
+    report: OwnedFd,
+    /// The number of whoever asked for it.
+    requester: u64,
+}
+
+/// A process that asked for children.
+struct Requester {
+    pid: i32,
+    pidfd: OwnedFd,
+    /// When it was seen to be gone, and how many of [`STEPS`] were taken since.
+    gone: Option<(u64, usize)>,
+}
+
+struct Server {
+    control: OwnedFd,
+    set: OwnedFd,
+    wards: BTreeMap<u64, Ward>,
+    requesters: BTreeMap<u64, Requester>,
+    next: u64,
+    pid: i32,
+    keep: bool,
+    limit: DescriptorLimit,
+}
+
+/// A child, right after the fork.
+struct Newborn {
+    zygote: i32,
+    keep: bool,
+    limit: DescriptorLimit,
+    participant: Participant,
+    memory: OwnedFd,
+    life: OwnedFd,
+    directory: OwnedFd,
+    called: Called,
+}
+
+/// Who has forked the calling process.
+pub(super) fn parent() -> i32 {
+    proc::parent()
+}
+
+/// Serves until the program and all children have ended. In a child: runs the entry. Never returns.
+pub(super) fn serve(control: OwnedFd, program: OwnedFd, pid: i32, entry: Entry, mask: Mask) -> ! {
+    proc::set_name("polyproc-zygote");
+    let newborn = match Server::new(control, program, pid).and_then(Server::run) {
+        Ok(Some(newborn)) => newborn,
+        Ok(None) => spawn::exit_now(0),
+        Err(error) => {
+            log::error!("polyproc: the zygote ends: {error}");
+            spawn::exit_now(1)
+        }
+    };
+    newborn.live(entry, mask)
+}
+
+impl Server {
+    fn new(control: OwnedFd, program: OwnedFd, pid: i32) -> Result<Server> {
+        let set = epoll::create()?;
+        epoll::add(&set, &control, CONTROL)?;
+        epoll::add(&set, &program, PROGRAM)?;
+        let requesters = BTreeMap::from([(PROGRAM, Requester { pid, pidfd: program, gone: None })]);
+        let keep = std::env::var_os(lifeline::VARIABLE).is_some_and(|value| value == "keep");
+        let limit = DescriptorLimit::raise();
+        Ok(Server { control, set, wards: BTreeMap::new(), requesters, next: FIRST, pid: proc::pid(), keep, limit })
+    }
+
+    /// `Some` in a child, which has none of the zygote's descriptors any more; `None` at the zygote's end.
+    fn run(mut self) -> Result<Option<Newborn>> {
+        let mut ready = Vec::new();
+        loop {
+            let program_gone = self.requesters.get(&PROGRAM).is_none_or(|program| program.gone.is_some());
+            if program_gone && (self.keep || self.wards.is_empty()) {
+                return Ok(None);
+            }
+            ready.clear();
+            match epoll::wait(&self.set, &mut ready, self.next_step()) {
+                Ok(()) | Err(Error::Interrupted) => {}
+                Err(error) => return Err(error),
+            }
+            for &number in &ready {
+                if number == CONTROL {
+                    if let Some(newborn) = self.answer()? {
+                        return Ok(Some(newborn));
+                    }
+                } else if self.wards.contains_key(&number) {
+                    self.bury(number);
+                } else {
+                    self.orphan(number);
+                }
+            }
+            self.step();
+        }
+    }
+
+    /// Answers one request. `Some` in a child.
+    fn answer(&mut self) -> Result<Option<Newborn>> {
+        let mut bytes = vec![0; packet::LARGEST];
+        let (length, descriptors) = match packet::receive(&self.control, &mut bytes) {
+            Ok(came) => came,
+            // Nobody has the other end, not even we: that was closed by force.
+            Err(Error::EndOfFile) => return Err(Error::EndOfFile),
+            Err(_) => return Ok(None),
+        };
+        bytes.truncate(length);
+        let Some(head) = Head::of(&bytes) else { return Ok(None) };
+        match head.kind {
+            BIRTH => Ok(self.birth(&head, &bytes[Head::SIZE..], descriptors)),
+            FINISH => {
+                self.finish(head.requester);
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn birth(&mut self, head: &Head, rest: &[u8], descriptors: Vec<OwnedFd>) -> Option<Newborn> {
+        let mut descriptors = descriptors.into_iter();
+        let report = descriptors.next()?;
+        let (memory, life, requester) = (descriptors.next()?, descriptors.next()?, descriptors.next()?);
+        let directory = descriptors.next()?;
+        let (name, task) = rest.split_at_checked(head.name as usize)?;
+        let requester = match self.requester(head.requester, requester) {
+            Ok(number) => number,
+            Err(error) => return refuse(&report, &error),
+        };
+        // SAFETY: the zygote has one thread.
+        match unsafe { spawn::fork() } {
+            Ok(0) => {
+                let called = Called {
+                    name: String::from_utf8_lossy(name).into_owned(),
+                    task: task.to_vec(),
+                    descriptors: descriptors.collect(),
+                };
+                let participant = Participant::from_bits(head.participant);
+                let (zygote, keep, limit) = (self.pid, self.keep, self.limit);
+                Some(Newborn { zygote, keep, limit, participant, memory, life, directory, called })
+            }
+            Ok(pid) => {
+                let number = self.next;
+                self.next += 1;
+                let pidfd = match pidfd::open(pid).and_then(|fd| epoll::add(&self.set, &fd, number).map(|()| fd)) {
+                    Ok(pidfd) => pidfd,
+                    Err(error) => {
+                        spawn::end_child(pid);
+                        return refuse(&report, &error);
+                    }
+                };
+                let born = Report::Born { pid }.to_bytes();
+                // Nobody there to read it means that whoever asked is gone: the requester's descriptor tells as well.
+                let _ = packet::send(&report, &[IoSlice::new(&born)], &[pidfd.as_fd()]);
+                self.wards.insert(number, Ward { pid, pidfd, report, requester });
+                None
+            }
+            Err(error) => refuse(&report, &error),
+        }
+    }
+
+    /// The number of a process that asks; it is watched from its first request on.
+    fn requester(&mut self, pid: i32, pidfd: OwnedFd) -> Result<u64> {
+        if let Some((&number, _)) = self.requesters.iter().find(|(_, known)| known.pid == pid && known.gone.is_none()) {
+            return Ok(number);
+        }
+        let number = self.next;
+        self.next += 1;
+        epoll::add(&self.set, &pidfd, number)?;
+        self.requesters.insert(number, Requester { pid, pidfd, gone: None });
+        Ok(number)
+    }
+
+    /// Collects a child that has ended, and reports it.
+    fn bury(&mut self, number: u64) {
+        let Some(ward) = self.wards.remove(&number) else { return };
+        let status = match pidfd::collect(&ward.pidfd) {
+            Ok(end) => Status::from(end),
+            Err(_) => Status::Unknown,
+        };
+        let _ = epoll::remove(&self.set, &ward.pidfd);
+        let ended = Report::Ended { status: status.to_bits() }.to_bytes();
+        let _ = packet::send(&ward.report, &[IoSlice::new(&ended)], &[]);
+        self.forget_if_idle(ward.requester);
+    }
+
+    fn forget_if_idle(&mut self, requester: u64) {
+        if requester != PROGRAM && !self.wards.values().any(|ward| ward.requester == requester)
+            && let Some(requester) = self.requesters.remove(&requester)
+        {
+            let _ = epoll::remove(&self.set, &requester.pidfd);
+        }
+    }
+
+    /// Notes that one who asked for children is gone.
+    fn orphan(&mut self, number: u64) {
+        if let Some(requester) = self.requesters.get_mut(&number) {
+            let _ = epoll::remove(&self.set, &requester.pidfd);
+            requester.gone.get_or_insert((clock::now(), 0));
+        }
+        self.forget_if_idle(number);
+    }
+
+    /// The program ends by itself: its processes are asked to end at once.
+    fn finish(&mut self, pid: i32) {
+        let step = clock::now().saturating_sub(STEPS[0].0);
+        if let Some(program) = self.requesters.get_mut(&PROGRAM)
+            && program.pid == pid
+            && !self.keep
+        {
+            program.gone.get_or_insert((step, 0));
+        }
+    }
+
+    fn next_step(&self) -> Deadline {
+        let next = |requester: &Requester| {
+            let (since, taken) = requester.gone?;
+            STEPS.get(taken).map(|(after, _)| since + after)
+        };
+        match self.requesters.values().filter_map(next).min() {
+            Some(at) if !self.keep => Deadline::At(at),
+            _ => Deadline::Never,
+        }
+    }
+
+    /// Does what is due to the children of those who are gone.
+    fn step(&mut self) {
+        if self.keep {
+            return;
+        }
+        let now = clock::now();
+        for (&number, requester) in &mut self.requesters {
+            let Some((since, taken)) = &mut requester.gone else { continue };
+            while let Some(&(after, signal)) = STEPS.get(*taken)
+                && now >= *since + after
+            {
+                *taken += 1;
+                for ward in self.wards.values().filter(|ward| ward.requester == number) {
+                    log::debug!("polyproc: process {} has outlived process {}", ward.pid, requester.pid);
+                    let _ = pidfd::send_signal(&ward.pidfd, signal);
+                }
+            }
+        }
+    }
+}
+
+fn refuse(report: &OwnedFd, error: &Error) -> Option<Newborn> {
+    let number = error.raw_os_error().unwrap_or(0);
+    let _ = packet::send(report, &[IoSlice::new(&Report::Failed { number }.to_bytes())], &[]);
+    None
+}
+
+impl Newborn {
+    /// Takes its place in the session, and runs the entry.
+    fn live(self, entry: Entry, mask: Mask) -> ! {
+        if !self.keep && !signal::die_with(self.zygote) {
+            spawn::exit_now(1);
+        }
+        self.limit.restore();
+        proc::set_name(&self.called.name);
+        // SAFETY: the descriptors came for this process and are its own.
+        let attached = unsafe { shm::attach(self.memory.into_raw_fd(), self.life.into_raw_fd(), self.participant) };
+        if let Err(error) = attached.and_then(|()| proc::enter(&self.directory)) {
+            log::error!("polyproc: process '{}' cannot begin: {error}", self.called.name);
+            spawn::exit_now(1);
+        }
+        drop(self.directory);
+        mask.restore();
+        std::process::exit(entry(self.called))
+    }
+}

@@ -1,0 +1,204 @@
+//! What can go wrong: with a call ([`Error`]), and with a process that was given a task ([`TaskError`]).
+
+use std::fmt;
+use std::time::Duration;
+
+/// The result of a call of polyproc.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a call can fail with.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Error, Queue};
+/// use std::time::Duration;
+///
+/// let queue: Queue<u32> = Queue::unbounded()?;
+/// assert!(matches!(queue.get_timeout(Duration::from_millis(1)), Err(Error::TimedOut)));
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// What was waited for did not come in time.
+    #[error("not in time")]
+    TimedOut,
+    /// The other end of the pipe is closed, or its process has ended, and all that it sent has been read.
+    #[error("end of file: the other end of the pipe is closed or its process has ended")]
+    EndOfFile,
+    /// Nobody is left who could read what is sent.
+    #[error("broken pipe: nobody has the other end of the pipe any more")]
+    BrokenPipe,
+    /// A value could not be turned into bytes.
+    #[error("a value of type {type_name} cannot be sent: {detail}")]
+    Encode {
+        /// The type of the value.
+        type_name: &'static str,
+        /// Why.
+        detail: String,
+    },
+    /// What came is not a value of the expected type.
+    #[error("what came is not a {type_name}: {detail}; both ends must use the same type")]
+    Decode {
+        /// The expected type.
+        type_name: &'static str,
+        /// Why.
+        detail: String,
+    },
+    /// The function cannot be found in another process.
+    #[error(
+        "the function '{function}' cannot run in another process: its code lies in {place}, which was not loaded when the \
+         zygote was started; call polyproc::start() after loading it, or use a function of the program"
+    )]
+    Unreachable {
+        /// The function.
+        function: &'static str,
+        /// The file that has its code.
+        place: String,
+    },
+    /// The engine refuses; its message says what, whose, and what to do.
+    #[error(transparent)]
+    Engine(polyproc_engine::Error),
+}
+
+impl From<polyproc_engine::Error> for Error {
+    fn from(error: polyproc_engine::Error) -> Error {
+        match error {
+            polyproc_engine::Error::TimedOut => Error::TimedOut,
+            polyproc_engine::Error::EndOfFile => Error::EndOfFile,
+            polyproc_engine::Error::BrokenPipe => Error::BrokenPipe,
+            other => Error::Engine(other),
+        }
+    }
+}
+
+/// Which process an error is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Identity {
+    /// Its pid, which by now may be another's.
+    pub pid: i32,
+    /// What its parent calls it.
+    pub name: String,
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process '{}' (pid {})", self.name, self.pid)
+    }
+}
+
+/// How a process failed to give the result of its task. What the task itself returned, be it an error, is never among
+/// these.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Process, TaskError};
+///
+/// fn divide(a: u32, b: u32) -> u32 {
+///     a / b
+/// }
+///
+/// match Process::spawn(divide, (1, 0))?.join() {
+///     Err(TaskError::Panicked { message, .. }) => assert_eq!(message, "attempt to divide by zero"),
+///     other => panic!("{other:?}"),
+/// }
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TaskError {
+    /// The task panicked. The panic's message was also written to standard error, as for any thread.
+    #[non_exhaustive]
+    #[error("{process} panicked{}: {message}", At(location))]
+    Panicked {
+        /// Which process.
+        process: Identity,
+        /// What it said.
+        message: String,
+        /// File, line and column.
+        location: Option<String>,
+    },
+    /// A signal ended the process: it crashed, or was killed.
+    #[non_exhaustive]
+    #[error("{process} was ended by {}{}", polyproc_engine::sys::signal::name(*signal), if *core { " and left a core file" } else { "" })]
+    Crashed {
+        /// Which process.
+        process: Identity,
+        /// The signal's number.
+        signal: i32,
+        /// The system has written a core file.
+        core: bool,
+    },
+    /// The process ended by itself before the task had returned, as by [`std::process::exit`].
+    #[non_exhaustive]
+    #[error("{process} ended with exit code {code} before its task had returned")]
+    Exited {
+        /// Which process.
+        process: Identity,
+        /// The exit code.
+        code: i32,
+    },
+    /// The task has not ended in time. It still runs.
+    #[non_exhaustive]
+    #[error("{process} has not ended within {after:?}")]
+    TimedOut {
+        /// Which process.
+        process: Identity,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The arguments could not be read there, or the result could not be sent or read here.
+    #[non_exhaustive]
+    #[error("{process}: {detail}")]
+    Codec {
+        /// Which process.
+        process: Identity,
+        /// What was refused.
+        detail: String,
+    },
+    /// The process is gone and nobody knows how it ended: the zygote that would know was killed. Or its result was taken by
+    /// an earlier call.
+    #[non_exhaustive]
+    #[error("{process} is gone, and its result with it: {detail}")]
+    Lost {
+        /// Which process.
+        process: Identity,
+        /// What is known.
+        detail: String,
+    },
+}
+
+struct At<'a>(&'a Option<String>);
+
+impl fmt::Display for At<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(location) => write!(f, " at {location}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl TaskError {
+    /// The process that the error is about.
+    ///
+    /// ```
+    /// use polyproc::Process;
+    /// let child = Process::builder().name("quitter").spawn(|| std::process::exit(3), ())?;
+    /// let pid = child.pid();
+    /// let error = child.join().unwrap_err();
+    /// assert_eq!((error.process().pid, error.process().name.as_str()), (pid, "quitter"));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn process(&self) -> &Identity {
+        match self {
+            TaskError::Panicked { process, .. }
+            | TaskError::Crashed { process, .. }
+            | TaskError::Exited { process, .. }
+            | TaskError::TimedOut { process, .. }
+            | TaskError::Codec { process, .. }
+            | TaskError::Lost { process, .. } => process,
+        }
+    }
+}

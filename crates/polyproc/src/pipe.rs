@@ -1,0 +1,258 @@
+//! Pipes: two ends, and an end that knows when the other is gone.
+//!
+//! The end of a pipe can be an argument of a process, and be sent through a pipe to a process that already runs: its socket
+//! travels beside the message. It cannot go through a [`Queue`](crate::Queue), which carries no descriptors.
+
+use crate::wire;
+use crate::{Error, Result};
+use polyproc_engine::Deadline;
+use polyproc_engine::channel::{Parcel, PipeEnd as Engine, Transport};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// One end of a [`duplex`] pipe: sends `S` and receives `R`.
+pub struct End<S, R> {
+    end: Line,
+    types: PhantomData<fn(S) -> R>,
+}
+
+/// The end of a [`channel`] that sends.
+pub struct Sender<T> {
+    end: Line,
+    types: PhantomData<fn(T)>,
+}
+
+/// The end of a [`channel`] that receives.
+pub struct Receiver<T> {
+    end: Line,
+    types: PhantomData<fn() -> T>,
+}
+
+/// A pipe whose ends both send and receive.
+///
+/// When the process at the other end ends, however it does, what it has sent can still be received; then receiving gives
+/// [`Error::EndOfFile`], and sending [`Error::BrokenPipe`].
+///
+/// # Errors
+/// [`Error::Engine`] if there are no descriptors left.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Error, Process, pipe};
+///
+/// fn shout(end: pipe::End<String, String>) {
+///     while let Ok(text) = end.receive() {
+///         end.send(&text.to_uppercase()).unwrap();
+///     }
+/// }
+///
+/// let (ours, theirs) = pipe::duplex()?;
+/// let child = Process::spawn(shout, (theirs,))?;
+/// ours.send(&"hello".to_owned())?;
+/// assert_eq!(ours.receive()?, "HELLO");
+/// child.kill()?;
+/// assert!(matches!(ours.receive(), Err(Error::EndOfFile)));
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+pub fn duplex<A, B>() -> Result<(End<A, B>, End<B, A>)> {
+    let (first, second) = polyproc_engine::channel::pipe(true)?;
+    Ok((End { end: Line::new(first), types: PhantomData }, End { end: Line::new(second), types: PhantomData }))
+}
+
+/// A pipe in one direction.
+///
+/// # Errors
+/// As [`duplex`].
+///
+/// # Examples
+/// ```
+/// use polyproc::{Error, Process, pipe};
+/// let (sender, receiver) = pipe::channel()?;
+/// let child = Process::spawn(|sender: pipe::Sender<u32>| sender.send(&7).unwrap(), (sender,))?;
+/// assert_eq!(receiver.receive()?, 7);
+/// child.join().unwrap();
+/// assert!(matches!(receiver.receive(), Err(Error::EndOfFile)));
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+pub fn channel<T>() -> Result<(Sender<T>, Receiver<T>)> {
+    let (reads, writes) = polyproc_engine::channel::pipe(false)?;
+    Ok((Sender { end: Line::new(writes), types: PhantomData }, Receiver { end: Line::new(reads), types: PhantomData }))
+}
+
+/// An end without types.
+struct Line {
+    end: Engine,
+    /// A message and its descriptors are sent, and received, together.
+    sending: Mutex<()>,
+    receiving: Mutex<()>,
+}
+
+impl Line {
+    fn new(end: Engine) -> Line {
+        Line { end, sending: Mutex::new(()), receiving: Mutex::new(()) }
+    }
+
+    fn send<T: Serialize + ?Sized>(&self, value: &T, deadline: Deadline) -> Result<()> {
+        wire::with_bytes(|bytes| {
+            let (bytes, luggage) = match wire::encode(value, bytes) {
+                Ok(encoded) => encoded,
+                Err(error) => return (Vec::new(), Err(error)),
+            };
+            let handles = luggage.handles();
+            let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
+            // The kind of a message is the number of descriptors that follow it.
+            let count = luggage.descriptors.len().min(usize::from(Parcel::MOST_KIND) - 1) as u8;
+            let outcome = Parcel::new(count, &bytes).and_then(|mut parcel| {
+                parcel.set_references(&handles);
+                wire::again(|| self.end.send(&mut parcel, deadline))?;
+                luggage.descriptors.iter().try_for_each(|descriptor| self.end.send_descriptor(descriptor.as_fd()))
+            });
+            (bytes, outcome.map_err(Error::from))
+        })
+    }
+
+    fn receive<T: DeserializeOwned>(&self, deadline: Deadline) -> Result<T> {
+        wire::with_envelope(|envelope| {
+            let _turn = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+            wire::again(|| self.end.receive(envelope, deadline))?;
+            let descriptors = (0..envelope.kind)
+                .map(|_| wire::again(|| self.end.receive_descriptor(Deadline::Never)))
+                .collect::<polyproc_engine::Result<Vec<_>>>()?;
+            wire::open(envelope, descriptors)
+        })
+    }
+
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        use serde::ser::Error as _;
+        let socket = self.end.socket().try_clone_to_owned().map_err(S::Error::custom)?;
+        for hold in self.end.rings() {
+            wire::pack_along(hold);
+        }
+        let number = wire::pack_descriptor(socket);
+        (Named(self), number).serialize(serializer)
+    }
+
+    fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Line, D::Error> {
+        let (name, number) = <([u8; 16], u32)>::deserialize(deserializer)?;
+        let missing = "the end of a pipe came without its socket";
+        let socket = wire::unpack_descriptor(number).ok_or_else(|| wire::refuse::<D::Error>(&missing))?;
+        polyproc_engine::Handle::from_bytes(&name)
+            .and_then(|handle| Engine::from_transport(Transport { socket, handle }))
+            .map(Line::new)
+            .map_err(|error| wire::refuse(&error))
+    }
+}
+
+/// The name of an end.
+struct Named<'a>(&'a Line);
+
+impl Serialize for Named<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        wire::pack(self.0.end.hold(), serializer)
+    }
+}
+
+macro_rules! sends {
+    ($end:ident <$($parameter:ident),*>, $item:ident) => {
+        impl<$($parameter),*> $end<$($parameter),*> where $item: Serialize {
+            /// Sends a value, waiting if the receiver is far behind.
+            ///
+            /// # Errors
+            /// [`Error::BrokenPipe`] if nobody has the other end; [`Error::Encode`].
+            pub fn send(&self, value: &$item) -> Result<()> {
+                self.end.send(value, Deadline::Never)
+            }
+
+            /// As `send`, waiting no longer than `timeout`.
+            ///
+            /// # Errors
+            /// [`Error::TimedOut`]; otherwise as `send`.
+            pub fn send_timeout(&self, value: &$item, timeout: Duration) -> Result<()> {
+                self.end.send(value, wire::within(timeout))
+            }
+        }
+    };
+}
+
+macro_rules! receives {
+    ($end:ident <$($parameter:ident),*>, $item:ident) => {
+        impl<$($parameter),*> $end<$($parameter),*> where $item: DeserializeOwned {
+            /// Receives a value, waiting for one.
+            ///
+            /// # Errors
+            /// [`Error::EndOfFile`] if the other end is gone and all is received; [`Error::Decode`].
+            pub fn receive(&self) -> Result<$item> {
+                self.end.receive(Deadline::Never)
+            }
+
+            /// Receives a value if there is one now.
+            ///
+            /// # Errors
+            /// [`Error::TimedOut`] if there is none; otherwise as `receive`.
+            pub fn try_receive(&self) -> Result<$item> {
+                self.end.receive(Deadline::Now)
+            }
+
+            /// As `receive`, waiting no longer than `timeout`.
+            ///
+            /// # Errors
+            /// [`Error::TimedOut`]; otherwise as `receive`.
+            pub fn receive_timeout(&self, timeout: Duration) -> Result<$item> {
+                self.end.receive(wire::within(timeout))
+            }
+
+            /// True if there is something to receive, be it the end of file, within `timeout`.
+            ///
+            /// # Errors
+            /// [`Error::Engine`] if the pipe is damaged.
+            pub fn poll(&self, timeout: Duration) -> Result<bool> {
+                let deadline = wire::within(timeout);
+                Ok(wire::again(|| self.end.end.poll(deadline))?)
+            }
+        }
+
+        impl<$($parameter),*> AsFd for $end<$($parameter),*> {
+            /// A descriptor that is readable exactly while there is something to receive, or the other end is gone: for poll,
+            /// epoll and the like.
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.end.end.fd();
+                self.end.end.socket()
+            }
+        }
+    };
+}
+
+macro_rules! travels {
+    ($end:ident <$($parameter:ident),*>) => {
+        impl<$($parameter),*> fmt::Debug for $end<$($parameter),*> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_tuple(stringify!($end)).field(&self.end.end.hold().handle()).finish()
+            }
+        }
+
+        impl<$($parameter),*> Serialize for $end<$($parameter),*> {
+            fn serialize<Z: Serializer>(&self, serializer: Z) -> std::result::Result<Z::Ok, Z::Error> {
+                self.end.serialize(serializer)
+            }
+        }
+
+        impl<'de, $($parameter),*> Deserialize<'de> for $end<$($parameter),*> {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+                Ok($end { end: Line::deserialize(deserializer)?, types: PhantomData })
+            }
+        }
+    };
+}
+
+sends!(End<S, R>, S);
+sends!(Sender<T>, T);
+receives!(End<S, R>, R);
+receives!(Receiver<T>, T);
+travels!(End<S, R>);
+travels!(Sender<T>);
+travels!(Receiver<T>);

@@ -1,0 +1,277 @@
+//! Processes that run one function.
+
+use crate::start::{self, Call, kind};
+use crate::task::{self, Place, Task};
+use crate::wire;
+use crate::{Error, Identity, Result, TaskError};
+use polyproc_engine::channel::{Parcel, Queue};
+use polyproc_engine::process::Status;
+use polyproc_engine::process::zygote::{self, Worker};
+use polyproc_engine::sys::signal;
+use polyproc_engine::{Deadline, Error as EngineError};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::fmt;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+/// A process that runs one function, as a [thread](std::thread) does, but can crash, leak, or be killed, alone.
+///
+/// Dropping the handle detaches the process, as with a thread: it goes on, and is collected when it ends. No process outlives
+/// the program: when the program ends, those that still run get SIGTERM at once if `main` returned (with
+/// [`#[polyproc::main]`](crate::main)), otherwise after a second, and SIGKILL 0.8 seconds later.
+///
+/// # Examples
+/// ```
+/// use polyproc::Process;
+///
+/// fn sum(numbers: Vec<u64>) -> u64 {
+///     numbers.iter().sum()
+/// }
+///
+/// let child = Process::spawn(sum, (vec![1, 2, 3],))?;
+/// assert_eq!(child.join().unwrap(), 6);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+pub struct Process<R> {
+    worker: Worker,
+    results: Queue,
+    returns: PhantomData<fn() -> R>,
+}
+
+/// Says how a process is to be started. Made by [`Process::builder`].
+///
+/// # Examples
+/// ```
+/// use polyproc::Process;
+/// let child = Process::builder().name("answerer").spawn(|| 42, ())?;
+/// assert_eq!(child.name(), "answerer");
+/// assert_eq!(child.join().unwrap(), 42);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder starts nothing until spawn is called"]
+pub struct Builder {
+    name: Option<String>,
+}
+
+impl Builder {
+    /// The name of the process: for errors and logs, and, as far as it fits into 15 bytes, for `ps`. Without it the process
+    /// is called after its function.
+    pub fn name(mut self, name: impl Into<String>) -> Builder {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Starts the process; otherwise as [`Process::spawn`].
+    ///
+    /// # Errors
+    /// As [`Process::spawn`].
+    pub fn spawn<F, A>(self, function: F, arguments: A) -> Result<Process<F::Output>>
+    where
+        F: Task<A>,
+        A: Serialize,
+    {
+        // The function is its type: its only value has no bytes.
+        let _ = function;
+        start::keep_hook();
+        let place = Place::of::<F, A>()?;
+        let name = self.name.unwrap_or_else(task::default_name::<F>);
+        let results = Queue::new(0)?;
+        let request = zygote::prepare()?;
+        results.hold().share_with(request.participant());
+        let call = Call { place, results: results.hold().handle().to_bytes(), arguments_follow: true };
+        let (head, _) = wire::encode(&call, Vec::new())?;
+        let start = head.len();
+        let (mut task, luggage) = wire::encode(&arguments, head)?;
+        if task.len() + name.len() > zygote::TASK_MAX {
+            let mut parcel = Parcel::new(kind::ARGUMENTS, &task[start..])?;
+            wire::again(|| results.put(&mut parcel, Deadline::Never))?;
+            task = wire::encode(&Call { arguments_follow: false, ..call }, Vec::new())?.0;
+        }
+        // The child holds what its arguments name before we can let go of it.
+        for hold in &luggage.holds {
+            hold.share_with(request.participant());
+        }
+        let descriptors: Vec<BorrowedFd<'_>> = luggage.descriptors.iter().map(AsFd::as_fd).collect();
+        let worker = request.spawn(&name, &task, &descriptors)?;
+        Ok(Process { worker, results, returns: PhantomData })
+    }
+}
+
+impl Process<()> {
+    /// A builder, to give the process a name.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+}
+
+impl Process<()> {
+    /// Starts a process that runs `function` with `arguments`, a tuple.
+    ///
+    /// The function is a `fn` or a closure that captures nothing; arguments and result are serde values. Shared objects
+    /// ([`Queue`](crate::Queue), [`Lock`](crate::Lock), the ends of a [pipe](crate::pipe)) can be among the arguments.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] if an argument refuses to be serialised; [`Error::Unreachable`] if the function lies in a library
+    /// that the zygote does not have; [`Error::Engine`] if the system has no room for another process.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    /// let children: Vec<_> = (0..4u64).map(|i| Process::spawn(|i: u64| i * i, (i,))).collect::<Result<_, _>>()?;
+    /// let squares: Vec<u64> = children.into_iter().map(|child| child.join().unwrap()).collect();
+    /// assert_eq!(squares, [0, 1, 4, 9]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn spawn<F, A>(function: F, arguments: A) -> Result<Process<F::Output>>
+    where
+        F: Task<A>,
+        A: Serialize,
+    {
+        Builder::default().spawn(function, arguments)
+    }
+}
+
+impl<R> Process<R> {
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.worker.pid()
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        self.worker.name()
+    }
+
+    /// True until it has ended.
+    pub fn is_alive(&self) -> bool {
+        self.worker.is_alive()
+    }
+
+    /// Asks it to end: sends SIGTERM. Nothing happens if it has ended already.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if the system refuses.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Process, TaskError};
+    /// let child = Process::spawn(|| loop { std::thread::park() }, ())?;
+    /// child.terminate()?;
+    /// assert!(matches!(child.join(), Err(TaskError::Crashed { signal: 15, .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(signal::TERM)
+    }
+
+    /// Ends it: sends SIGKILL. What it held is released; see [`Lock`](crate::Lock) for what others see.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if the system refuses.
+    pub fn kill(&self) -> Result<()> {
+        self.signal(signal::KILL)
+    }
+
+    fn signal(&self, number: i32) -> Result<()> {
+        match self.worker.send_signal(number) {
+            Err(EngineError::Os { .. }) if !self.is_alive() => Ok(()),
+            outcome => outcome.map_err(Error::from),
+        }
+    }
+
+    fn identity(&self) -> Identity {
+        Identity { pid: self.pid(), name: self.name().to_owned() }
+    }
+}
+
+impl<R: DeserializeOwned> Process<R> {
+    /// Waits until the process has ended, and gives what its function returned.
+    ///
+    /// # Errors
+    /// How it ended, if it ended without a result: see [`TaskError`].
+    pub fn join(self) -> Result<R, TaskError> {
+        self.outcome(Deadline::Never, Duration::MAX)
+    }
+
+    /// As [`Process::join`], but waits no longer than `timeout`. After [`TaskError::TimedOut`] the process still runs: join it
+    /// again, or [kill](Process::kill) it.
+    ///
+    /// # Errors
+    /// As [`Process::join`], and [`TaskError::TimedOut`]. A second call after the result was given says [`TaskError::Lost`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Process, TaskError};
+    /// use std::time::Duration;
+    /// let mut child = Process::spawn(|| loop { std::thread::park() }, ())?;
+    /// let outcome: Result<(), TaskError> = child.join_timeout(Duration::from_millis(20));
+    /// assert!(matches!(outcome, Err(TaskError::TimedOut { .. })));
+    /// child.kill()?;
+    /// assert!(matches!(child.join(), Err(TaskError::Crashed { signal: 9, .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn join_timeout(&mut self, timeout: Duration) -> Result<R, TaskError> {
+        self.outcome(wire::within(timeout), timeout)
+    }
+
+    fn outcome(&self, deadline: Deadline, after: Duration) -> Result<R, TaskError> {
+        let process = self.identity();
+        let status = match wire::again(|| self.worker.wait(deadline)) {
+            Ok(status) => status,
+            Err(EngineError::TimedOut) => return Err(TaskError::TimedOut { process, after }),
+            Err(error) => return Err(TaskError::Lost { process, detail: error.to_string() }),
+        };
+        wire::with_envelope(|envelope| {
+            loop {
+                match wire::again(|| self.results.get(envelope, Deadline::Now)) {
+                    Ok(()) => {}
+                    Err(EngineError::TimedOut) => return Err(ended(process, status)),
+                    Err(error) => return Err(TaskError::Codec { process, detail: error.to_string() }),
+                }
+                return match envelope.kind {
+                    // It ended before it had read them.
+                    kind::ARGUMENTS => continue,
+                    kind::RESULT => {
+                        if !status.success() {
+                            log::warn!("polyproc: {process} gave its result and then {status}");
+                        }
+                        wire::open(envelope, Vec::new())
+                            .map_err(|error| TaskError::Codec { process, detail: error.to_string() })
+                    }
+                    kind::PANIC => match wire::open::<(String, Option<String>)>(envelope, Vec::new()) {
+                        Ok((message, location)) => Err(TaskError::Panicked { process, message, location }),
+                        Err(error) => Err(TaskError::Codec { process, detail: error.to_string() }),
+                    },
+                    _ => {
+                        let detail = String::from_utf8_lossy(&envelope.copy()).into_owned();
+                        Err(TaskError::Codec { process, detail })
+                    }
+                };
+            }
+        })
+    }
+}
+
+fn ended(process: Identity, status: Status) -> TaskError {
+    match status {
+        Status::Exited(code) => TaskError::Exited { process, code },
+        Status::Signaled { signal, core } => TaskError::Crashed { process, signal, core },
+        _ => TaskError::Lost { process, detail: "the zygote, which would know how it ended, is gone".to_owned() },
+    }
+}
+
+impl<R> AsFd for Process<R> {
+    /// A descriptor that is readable once the process has ended, for poll, epoll and the like.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.worker.as_fd()
+    }
+}
+
+impl<R> fmt::Debug for Process<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process").field("pid", &self.pid()).field("name", &self.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,221 @@
+//! Queues between processes.
+
+use crate::wire;
+use crate::{Error, Result};
+use polyproc_engine::Deadline;
+use polyproc_engine::channel::{Parcel, Queue as Engine};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::fmt;
+use std::marker::PhantomData;
+use std::time::Duration;
+
+const ITEM: u8 = 1;
+
+/// A queue between processes: any number put, any number get, each item comes to one of them.
+///
+/// A [`put`](Queue::put) that returned is delivered: the item is in shared memory, and survives its producer. An item is
+/// encoded from a reference, so that whoever could not put it still has it. A clone is another handle of the same queue, as is
+/// what comes out of an argument, a result or a message.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Process, Queue};
+///
+/// fn produce(queue: Queue<u32>) {
+///     for i in 0..3 {
+///         queue.put(&i).unwrap();
+///     }
+/// }
+///
+/// let queue = Queue::unbounded()?;
+/// let producer = Process::spawn(produce, (queue.clone(),))?;
+/// assert_eq!((queue.get()?, queue.get()?, queue.get()?), (0, 1, 2));
+/// producer.join().unwrap();
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+pub struct Queue<T> {
+    queue: Engine,
+    items: PhantomData<fn(T) -> T>,
+}
+
+impl<T> Queue<T> {
+    /// A queue that grows as long as the session's memory budget allows; a put never waits.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if there is no memory.
+    pub fn unbounded() -> Result<Queue<T>> {
+        Ok(Queue { queue: Engine::new(0)?, items: PhantomData })
+    }
+
+    /// A queue of at most `most` items, at least 1; a put waits for room.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if there is no memory.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Error, Queue};
+    /// let queue = Queue::bounded(1)?;
+    /// queue.put("first")?;
+    /// assert!(matches!(queue.try_put("second"), Err(Error::TimedOut)));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn bounded(most: u32) -> Result<Queue<T>> {
+        Ok(Queue { queue: Engine::new(most.clamp(1, Engine::MAX_SIZE))?, items: PhantomData })
+    }
+
+    /// How many items it holds; exact at some moment during the call.
+    pub fn len(&self) -> usize {
+        self.queue.len() as usize
+    }
+
+    /// True if it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The most items it may hold; `None` means any number.
+    pub fn capacity(&self) -> Option<usize> {
+        (self.queue.most() != 0).then_some(self.queue.most() as usize)
+    }
+
+    /// Says that one item which was taken out is finished: for [`Queue::join`].
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if all are finished.
+    pub fn task_done(&self) -> Result<()> {
+        Ok(self.queue.finish_one()?)
+    }
+
+    /// Waits until every item that was put in was taken out and [finished](Queue::task_done).
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if the queue is damaged.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue = Queue::unbounded()?;
+    /// queue.put(&1)?;
+    /// queue.get()?;
+    /// queue.task_done()?;
+    /// queue.join()?;
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn join(&self) -> Result<()> {
+        Ok(wire::again(|| self.queue.wait_finished(Deadline::Never))?)
+    }
+}
+
+/// What can be put into a `Queue<T>`: a reference to a `T`, or to what encodes as one (`str` for a `String`, a slice for a
+/// `Vec`).
+pub trait EncodesAs<T: ?Sized>: Serialize {}
+
+impl<T: Serialize> EncodesAs<T> for T {}
+impl EncodesAs<String> for str {}
+impl<T: Serialize> EncodesAs<Vec<T>> for [T] {}
+
+impl<T> Queue<T> {
+    /// Puts an item in, waiting for room if the queue is bounded and full.
+    ///
+    /// # Errors
+    /// [`Error::Encode`]; [`Error::Engine`] if the session's memory budget is used up.
+    #[inline]
+    pub fn put<V: EncodesAs<T> + ?Sized>(&self, item: &V) -> Result<()> {
+        self.put_by(item, Deadline::Never)
+    }
+
+    /// Puts an item in if there is room now.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] if there is none; otherwise as [`Queue::put`].
+    pub fn try_put<V: EncodesAs<T> + ?Sized>(&self, item: &V) -> Result<()> {
+        self.put_by(item, Deadline::Now)
+    }
+
+    /// Puts an item in, waiting no longer than `timeout` for room.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; otherwise as [`Queue::put`].
+    pub fn put_timeout<V: EncodesAs<T> + ?Sized>(&self, item: &V, timeout: Duration) -> Result<()> {
+        self.put_by(item, wire::within(timeout))
+    }
+
+    fn put_by<V: Serialize + ?Sized>(&self, item: &V, deadline: Deadline) -> Result<()> {
+        wire::with_bytes(|bytes| {
+            let (bytes, luggage) = match wire::encode(item, bytes) {
+                Ok(encoded) => encoded,
+                Err(error) => return (Vec::new(), Err(error)),
+            };
+            if !luggage.descriptors.is_empty() {
+                let detail = "the end of a pipe cannot go through a queue: send it through a pipe".to_owned();
+                return (bytes, Err(Error::Encode { type_name: std::any::type_name::<V>(), detail }));
+            }
+            let handles = luggage.handles();
+            let outcome = Parcel::new(ITEM, &bytes).and_then(|mut parcel| {
+                parcel.set_references(&handles);
+                wire::again(|| self.queue.put(&mut parcel, deadline))
+            });
+            (bytes, outcome.map_err(Error::from))
+        })
+    }
+}
+
+impl<T: DeserializeOwned> Queue<T> {
+    /// Takes the oldest item out, waiting for one.
+    ///
+    /// # Errors
+    /// [`Error::Decode`] if what came is not a `T`.
+    #[inline]
+    pub fn get(&self) -> Result<T> {
+        self.get_by(Deadline::Never)
+    }
+
+    /// Takes the oldest item out if there is one now.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`] if there is none; otherwise as [`Queue::get`].
+    pub fn try_get(&self) -> Result<T> {
+        self.get_by(Deadline::Now)
+    }
+
+    /// Takes the oldest item out, waiting no longer than `timeout` for one.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; otherwise as [`Queue::get`].
+    pub fn get_timeout(&self, timeout: Duration) -> Result<T> {
+        self.get_by(wire::within(timeout))
+    }
+
+    fn get_by(&self, deadline: Deadline) -> Result<T> {
+        wire::with_envelope(|envelope| {
+            wire::again(|| self.queue.get(envelope, deadline))?;
+            wire::open(envelope, Vec::new())
+        })
+    }
+}
+
+impl<T> Clone for Queue<T> {
+    fn clone(&self) -> Queue<T> {
+        Queue { queue: self.queue.clone(), items: PhantomData }
+    }
+}
+
+impl<T> fmt::Debug for Queue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("len", &self.len()).field("capacity", &self.capacity()).finish()
+    }
+}
+
+impl<T> Serialize for Queue<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        wire::pack(self.queue.hold(), serializer)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Queue<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Queue<T>, D::Error> {
+        Ok(Queue { queue: wire::unpack(deserializer, Engine::from_handle)?, items: PhantomData })
+    }
+}

@@ -1,0 +1,202 @@
+//! The beginning: of a program that uses processes, and of each process.
+
+use crate::task::Place;
+use crate::wire;
+use polyproc_engine::channel::{Parcel, Queue};
+use polyproc_engine::process::zygote::{self, Called};
+use polyproc_engine::{Deadline, Handle, shm};
+use serde::{Deserialize, Serialize};
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::OnceLock;
+
+/// The kinds of message between a process and the one that asked for it.
+pub(crate) mod kind {
+    /// The arguments, where they are too long for the request.
+    pub(crate) const ARGUMENTS: u8 = 1;
+    /// What the task returned.
+    pub(crate) const RESULT: u8 = 2;
+    /// `(message, location)` of its panic.
+    pub(crate) const PANIC: u8 = 3;
+    /// Why arguments or result could not be encoded or decoded.
+    pub(crate) const REFUSED: u8 = 4;
+}
+
+/// The exit code of a process whose task panicked: what Rust gives a program that panics.
+const PANICKED: i32 = 101;
+
+/// What a new process reads first. The arguments follow, unless they come as a message.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Call {
+    pub place: Place,
+    /// The queue for the result.
+    pub results: [u8; 16],
+    pub arguments_follow: bool,
+}
+
+/// Forks the zygote, from which all processes are then forked: to be called first thing in `main`, before there is another
+/// thread. [`#[polyproc::main]`](crate::main) does it.
+///
+/// Without it the first [`Process::spawn`](crate::Process::spawn) starts the program's file once more, as the zygote; that
+/// takes some milliseconds, once. It is also what happens if this is called too late.
+///
+/// # Errors
+/// [`Error::Engine`](crate::Error::Engine) if the system has no room for another process.
+///
+/// # Examples
+/// ```
+/// fn main() -> polyproc::Result<()> {
+///     polyproc::start()?;
+///     let child = polyproc::Process::spawn(|| 6 * 7, ())?;
+///     assert_eq!(child.join().unwrap(), 42);
+///     Ok(())
+/// }
+/// ```
+pub fn start() -> crate::Result<()> {
+    if !zygote::start(begin)? {
+        log::debug!("polyproc: too late to fork the zygote: the program will be started once more for it");
+    }
+    Ok(())
+}
+
+/// What `#[polyproc::main]` makes of `main`.
+#[doc(hidden)]
+pub fn run_main<R>(body: impl FnOnce() -> R) -> R {
+    if let Err(error) = start() {
+        log::warn!("polyproc: no zygote yet: {error}");
+    }
+    /// Also at a panic.
+    struct Finish;
+    impl Drop for Finish {
+        fn drop(&mut self) {
+            zygote::finish();
+        }
+    }
+    let _finish = Finish;
+    body()
+}
+
+/// Runs before `main` in every program that uses this crate, so that a program which was started to be a zygote becomes one,
+/// and its `main`, or the harness of a test binary, never runs.
+extern "C" fn before_main() {
+    zygote::serve_if_called(begin);
+}
+
+// SAFETY: the section holds addresses of functions that the C library calls, each once, before main. Ours does nothing but
+// read the environment unless this process was started by `zygote::way`.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = before_main;
+
+/// Names the hook, so that the linker keeps it wherever a process is spawned.
+pub(crate) fn keep_hook() {
+    std::hint::black_box(&BEFORE_MAIN);
+}
+
+/// The queue for the result of this process.
+static RESULTS: OnceLock<Queue> = OnceLock::new();
+
+thread_local! {
+    /// True in the thread that runs the task.
+    static IS_TASK: Cell<bool> = const { Cell::new(false) };
+    static PANIC_AT: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// Every process begins here. Gives its exit code.
+fn begin(called: Called) -> i32 {
+    let outcome = begin_checked(called);
+    match outcome {
+        Ok(code) => {
+            shm::leave();
+            code
+        }
+        Err(error) => {
+            log::error!("polyproc: this process was called in a way that makes no sense: {error}");
+            1
+        }
+    }
+}
+
+fn begin_checked(called: Called) -> crate::Result<i32> {
+    let damaged = |detail| polyproc_engine::Error::Damaged { what: "start of a process", detail };
+    let Ok((call, rest)) = postcard::take_from_bytes::<Call>(&called.task) else {
+        return Err(damaged("its request does not parse").into());
+    };
+    let results = Handle::from_bytes(&call.results).and_then(Queue::from_handle)?;
+    let results = RESULTS.get_or_init(|| results);
+    IS_TASK.set(true);
+    let usual = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if IS_TASK.get() {
+            let location = info.location().map(ToString::to_string);
+            if cfg!(panic = "abort") {
+                tell_panic(&message(info.payload()), location);
+            } else {
+                PANIC_AT.set(location);
+            }
+        }
+        usual(info);
+    }));
+    let long;
+    let arguments = if call.arguments_follow {
+        rest
+    } else {
+        long = wire::with_envelope(|envelope| {
+            results.get(envelope, Deadline::Now)?;
+            polyproc_engine::Result::Ok(envelope.copy())
+        })?;
+        &long
+    };
+    // SAFETY: the zygote that forked this process is of the same build as the program: it was forked from it, or the build was
+    // compared when it was started.
+    let Some(code) = (unsafe { call.place.code() }) else {
+        return Err(damaged("its function is not there").into());
+    };
+    let descriptors = called.descriptors;
+    let told = match panic::catch_unwind(AssertUnwindSafe(|| code(arguments, descriptors))) {
+        Ok(Ok((_, luggage))) if !luggage.0.descriptors.is_empty() => {
+            refused(results, "the end of a pipe cannot be a result: pass it as an argument, or send it through a pipe")
+        }
+        Ok(Ok((bytes, luggage))) => {
+            let handles = luggage.0.handles();
+            Parcel::new(kind::RESULT, &bytes).and_then(|mut parcel| {
+                parcel.set_references(&handles);
+                wire::again(|| results.put(&mut parcel, Deadline::Never))
+            })
+        }
+        Ok(Err(error)) => refused(results, &error.to_string()),
+        Err(payload) => {
+            tell_panic(&message(&*payload), PANIC_AT.take());
+            return Ok(PANICKED);
+        }
+    };
+    match told {
+        Ok(()) => Ok(0),
+        Err(error) => refused(results, &format!("the result could not be sent: {error}")).map(|()| 0).map_err(Into::into),
+    }
+}
+
+fn refused(results: &Queue, why: &str) -> polyproc_engine::Result<()> {
+    let mut parcel = Parcel::new(kind::REFUSED, why.as_bytes())?;
+    wire::again(|| results.put(&mut parcel, Deadline::Never))
+}
+
+fn tell_panic(message: &str, location: Option<String>) {
+    let told = wire::encode(&(message, location), Vec::new()).map(|(bytes, _)| bytes);
+    if let (Some(results), Ok(bytes)) = (RESULTS.get(), told)
+        && let Ok(mut parcel) = Parcel::new(kind::PANIC, &bytes)
+    {
+        let _ = wire::again(|| results.put(&mut parcel, Deadline::Never));
+    }
+}
+
+fn message(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a value that is no text".to_owned()
+    }
+}

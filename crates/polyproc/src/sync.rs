@@ -1,0 +1,328 @@
+//! Waiting for each other: events, semaphores, conditions, barriers.
+
+use crate::wire;
+use crate::{Abandoned, Guard, Plain, Result};
+use polyproc_engine::sync as engine;
+use polyproc_engine::{Deadline, Error as EngineError};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::time::Duration;
+
+macro_rules! travels {
+    ($($object:ident)*) => {
+        $(
+            impl Serialize for $object {
+                fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                    wire::pack(self.0.hold(), serializer)
+                }
+            }
+
+            impl<'de> Deserialize<'de> for $object {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<$object, D::Error> {
+                    Ok($object(wire::unpack(deserializer, engine::$object::from_handle)?))
+                }
+            }
+        )*
+    };
+}
+
+travels!(Event Semaphore Condition Barrier);
+
+/// A flag between processes that can be waited for.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Event, Process};
+/// let ready = Event::new()?;
+/// let child = Process::spawn(|ready: Event| ready.set(), (ready.clone(),))?;
+/// ready.wait();
+/// child.join().unwrap();
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Event(engine::Event);
+
+impl Event {
+    /// An event that is not set.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine) if the session has no room for another object.
+    pub fn new() -> Result<Event> {
+        Ok(Event(engine::Event::new()?))
+    }
+
+    /// Sets it and wakes all who wait.
+    pub fn set(&self) {
+        self.0.set();
+    }
+
+    /// Clears it.
+    pub fn clear(&self) {
+        self.0.clear();
+    }
+
+    /// True if it is set.
+    pub fn is_set(&self) -> bool {
+        self.0.is_set()
+    }
+
+    /// Waits until it is set, be it that it was cleared again since.
+    pub fn wait(&self) {
+        while self.0.wait(Deadline::Never).is_err() {}
+    }
+
+    /// As [`Event::wait`], but no longer than `timeout`. True if it was set.
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        let deadline = wire::within(timeout);
+        wire::again(|| self.0.wait(deadline)).is_ok()
+    }
+}
+
+/// A number of permits that processes take and give back.
+///
+/// The permits of a process that was killed come back, unless somebody gives back what he has not taken: then the semaphore
+/// counts something else, and the dead have no permits.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Error, Semaphore};
+/// let seats = Semaphore::new(2)?;
+/// let one = seats.acquire()?;
+/// let two = seats.acquire()?;
+/// assert!(matches!(seats.try_acquire(), Err(Error::TimedOut)));
+/// drop(one);
+/// assert_eq!(seats.available(), 1);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Semaphore(engine::Semaphore);
+
+/// A permit of a [`Semaphore`]; dropping it gives it back.
+#[derive(Debug)]
+#[must_use = "a permit that is not kept is given back at once"]
+pub struct Permit<'a>(&'a Semaphore);
+
+impl Permit<'_> {
+    /// Keeps the permit for ever, or until somebody calls [`Semaphore::release`].
+    pub fn forget(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.release(1);
+    }
+}
+
+impl Semaphore {
+    /// A semaphore with so many permits.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine) if the session has no room for another object.
+    pub fn new(permits: u32) -> Result<Semaphore> {
+        Ok(Semaphore(engine::Semaphore::new(permits, None)?))
+    }
+
+    /// Takes a permit, waiting for one.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine) if the semaphore is damaged.
+    pub fn acquire(&self) -> Result<Permit<'_>> {
+        self.acquire_by(Deadline::Never)
+    }
+
+    /// Takes a permit if there is one now.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`](crate::Error::TimedOut) if there is none.
+    pub fn try_acquire(&self) -> Result<Permit<'_>> {
+        self.acquire_by(Deadline::Now)
+    }
+
+    /// Takes a permit, waiting no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`](crate::Error::TimedOut).
+    pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>> {
+        self.acquire_by(wire::within(timeout))
+    }
+
+    fn acquire_by(&self, deadline: Deadline) -> Result<Permit<'_>> {
+        wire::again(|| self.0.acquire(deadline))?;
+        Ok(Permit(self))
+    }
+
+    /// Gives so many permits, taken before or not.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine) if there would be too many to count.
+    pub fn release(&self, permits: u32) -> Result<()> {
+        Ok(self.0.release(permits)?)
+    }
+
+    /// How many permits there are to take.
+    pub fn available(&self) -> u32 {
+        self.0.value()
+    }
+}
+
+/// What a waiter gets back: the guard of its lock.
+type Locked<'a, T> = std::result::Result<Guard<'a, T>, Abandoned<Guard<'a, T>>>;
+
+/// Waiting, with a [`Lock`](crate::Lock), until something is true of what the lock guards.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Condition, Lock, Process};
+///
+/// fn raise(level: Lock<u32>, changed: Condition) {
+///     *level.lock().unwrap() = 3;
+///     changed.notify_all();
+/// }
+///
+/// let (level, changed) = (Lock::new(0)?, Condition::new()?);
+/// let child = Process::spawn(raise, (level.clone(), changed.clone()))?;
+/// let guard = changed.wait_while(level.lock().unwrap(), |level| *level < 3).unwrap();
+/// assert_eq!(*guard, 3);
+/// drop(guard);
+/// child.join().unwrap();
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Condition(engine::Condition);
+
+impl Condition {
+    /// A condition that nobody waits for.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine) if the session has no room for another object.
+    pub fn new() -> Result<Condition> {
+        Ok(Condition(engine::Condition::new()?))
+    }
+
+    /// Releases the lock, waits to be notified, and takes the lock again.
+    ///
+    /// # Errors
+    /// [`Abandoned`], with the guard in it, if whoever held the lock meanwhile died or panicked.
+    pub fn wait<'a, T: Plain>(&self, guard: Guard<'a, T>) -> Locked<'a, T> {
+        self.wait_by(guard, Deadline::Never).0
+    }
+
+    /// As [`Condition::wait`], but no longer than `timeout`; true if it was notified.
+    pub fn wait_timeout<'a, T: Plain>(&self, guard: Guard<'a, T>, timeout: Duration) -> (Locked<'a, T>, bool) {
+        self.wait_by(guard, wire::within(timeout))
+    }
+
+    /// Waits as long as `wrong` is true of what the lock guards.
+    ///
+    /// # Errors
+    /// As [`Condition::wait`].
+    pub fn wait_while<'a, T: Plain>(
+        &self,
+        mut guard: Guard<'a, T>,
+        mut wrong: impl FnMut(&mut T) -> bool,
+    ) -> Locked<'a, T> {
+        while wrong(&mut guard) {
+            guard = self.wait(guard)?;
+        }
+        Ok(guard)
+    }
+
+    fn wait_by<'a, T: Plain>(&self, guard: Guard<'a, T>, deadline: Deadline) -> (Locked<'a, T>, bool) {
+        let lock = guard.of();
+        let ticket = self.0.enqueue();
+        drop(guard);
+        let notified = loop {
+            match self.0.wait(&ticket, deadline) {
+                Ok(notified) => break notified,
+                Err(EngineError::Interrupted) => {}
+                Err(_) => break false,
+            }
+        };
+        (lock.lock(), notified)
+    }
+
+    /// Wakes one who waits. The caller should hold the lock, or have held it when it made the condition true.
+    pub fn notify_one(&self) {
+        self.0.notify(1);
+    }
+
+    /// Wakes all who wait.
+    pub fn notify_all(&self) {
+        self.0.notify(u32::MAX);
+    }
+}
+
+/// A place where a number of processes wait until all are there.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Barrier, Process};
+/// let meeting = Barrier::new(2)?;
+/// let child = Process::spawn(|meeting: Barrier| meeting.wait().is_ok(), (meeting.clone(),))?;
+/// meeting.wait()?;
+/// assert!(child.join().unwrap());
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Barrier(engine::Barrier);
+
+impl Barrier {
+    /// A barrier for so many, at least 1.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine) if the session has no room for another object.
+    pub fn new(parties: u32) -> Result<Barrier> {
+        Ok(Barrier(engine::Barrier::new(parties)?))
+    }
+
+    /// Waits until all are there. True for exactly one of them.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine) with [`BrokenBarrier`](polyproc_engine::Error::BrokenBarrier) if one who was
+    /// waiting died or was not in time, or somebody called [`Barrier::abort`].
+    pub fn wait(&self) -> Result<bool> {
+        self.wait_by(Deadline::Never)
+    }
+
+    /// As [`Barrier::wait`], but breaks the barrier if not all are there within `timeout`.
+    ///
+    /// # Errors
+    /// As [`Barrier::wait`].
+    pub fn wait_timeout(&self, timeout: Duration) -> Result<bool> {
+        self.wait_by(wire::within(timeout))
+    }
+
+    fn wait_by(&self, deadline: Deadline) -> Result<bool> {
+        let arrival = wire::again(|| self.0.enter(deadline))?;
+        let outcome = if arrival.last {
+            self.0.open();
+            Ok(())
+        } else {
+            wire::again(|| self.0.wait(deadline))
+        };
+        self.0.leave();
+        outcome?;
+        Ok(arrival.last)
+    }
+
+    /// Breaks the barrier: all who wait, and all who come, get an error.
+    pub fn abort(&self) {
+        self.0.abort();
+    }
+
+    /// Makes the barrier as new.
+    pub fn reset(&self) {
+        self.0.reset();
+    }
+
+    /// How many it takes.
+    pub fn parties(&self) -> u32 {
+        self.0.parties()
+    }
+
+    /// How many are waiting.
+    pub fn waiting(&self) -> u32 {
+        self.0.waiting()
+    }
+}

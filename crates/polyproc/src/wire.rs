@@ -1,0 +1,174 @@
+//! Values as bytes, and what travels beside the bytes: holds on shared objects, and descriptors.
+//!
+//! While a value is encoded, each handle in it ([`crate::Queue`], [`crate::Lock`], …) writes its name and leaves a hold in the
+//! thread's luggage; whoever sends the bytes makes the receiver a holder, or pins what is named, before the luggage is
+//! dropped. So an object lives as long as any message names it. Outside of such an encoding a handle refuses to be
+//! serialised: its name means nothing in a file.
+
+use crate::{Error, Result};
+use polyproc_engine::channel::Envelope;
+use polyproc_engine::shm::Hold;
+use polyproc_engine::{Deadline, Handle};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::any::type_name;
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// What travels beside the bytes of a value.
+#[derive(Debug, Default)]
+pub(crate) struct Luggage {
+    pub holds: Vec<Hold>,
+    pub descriptors: Vec<OwnedFd>,
+}
+
+impl Luggage {
+    /// The names of what is held.
+    pub(crate) fn handles(&self) -> Vec<Handle> {
+        self.holds.iter().map(Hold::handle).collect()
+    }
+}
+
+thread_local! {
+    static PACKING: RefCell<Option<Luggage>> = const { RefCell::new(None) };
+    static UNPACKING: RefCell<Vec<Option<OwnedFd>>> = const { RefCell::new(Vec::new()) };
+    static BYTES: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    static ENVELOPE: RefCell<Option<Envelope>> = const { RefCell::new(None) };
+}
+
+/// The most bytes of a buffer that is kept for the next message.
+const KEPT: usize = 1 << 20;
+
+/// Encodes a value after what `bytes` has already.
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, bytes: Vec<u8>) -> Result<(Vec<u8>, Luggage)> {
+    // A value whose encoding sends other values has its own luggage.
+    let outer = PACKING.with(|packing| packing.replace(Some(Luggage::default())));
+    let outcome = postcard::to_extend(value, bytes);
+    let luggage = PACKING.with(|packing| packing.replace(outer)).unwrap_or_default();
+    match outcome {
+        Ok(bytes) => Ok((bytes, luggage)),
+        Err(error) => Err(Error::Encode { type_name: type_name::<T>(), detail: explain(error) }),
+    }
+}
+
+/// Decodes a value. The objects that it names must be held, or pinned, until this returns.
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<T> {
+    let arrived = descriptors.into_iter().map(Some).collect();
+    let outer = UNPACKING.with(|unpacking| unpacking.replace(arrived));
+    let outcome = postcard::from_bytes(bytes);
+    UNPACKING.with(|unpacking| unpacking.replace(outer));
+    outcome.map_err(|error| Error::Decode { type_name: type_name::<T>(), detail: explain(error) })
+}
+
+fn explain(error: postcard::Error) -> String {
+    match REFUSED.take() {
+        Some(refused) => refused,
+        None => error.to_string(),
+    }
+}
+
+thread_local! {
+    /// Why a handle refused: postcard does not keep messages.
+    static REFUSED: Cell<Option<String>> = const { Cell::new(None) };
+}
+
+/// Runs `f` with a buffer that is used again.
+pub(crate) fn with_bytes<R>(f: impl FnOnce(Vec<u8>) -> (Vec<u8>, R)) -> R {
+    let mut bytes = BYTES.take();
+    bytes.clear();
+    let (bytes, result) = f(bytes);
+    if bytes.capacity() <= KEPT {
+        BYTES.set(bytes);
+    }
+    result
+}
+
+/// Runs `f` with an envelope that is used again.
+pub(crate) fn with_envelope<R>(f: impl FnOnce(&mut Envelope) -> R) -> R {
+    let mut envelope = ENVELOPE.with(|kept| kept.borrow_mut().take()).unwrap_or_default();
+    let result = f(&mut envelope);
+    envelope.clear();
+    ENVELOPE.with(|kept| kept.replace(Some(envelope)));
+    result
+}
+
+/// Decodes what an envelope brought.
+pub(crate) fn open<T: DeserializeOwned>(envelope: &Envelope, descriptors: Vec<OwnedFd>) -> Result<T> {
+    match envelope.inline_body() {
+        Some(bytes) => decode(bytes, descriptors),
+        // Peers may write to a block at any time: what is decoded is a copy.
+        None => decode(&envelope.copy(), descriptors),
+    }
+}
+
+/// Calls again after a signal: signals are not this library's business.
+pub(crate) fn again<R>(mut call: impl FnMut() -> polyproc_engine::Result<R>) -> polyproc_engine::Result<R> {
+    loop {
+        match call() {
+            Err(polyproc_engine::Error::Interrupted) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// The moment that lies so far ahead.
+pub(crate) fn within(timeout: Duration) -> Deadline {
+    Deadline::after(Some(timeout))
+}
+
+/// Writes the name of a shared object.
+pub(crate) fn pack<S: Serializer>(hold: &Hold, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    let packed = PACKING.with(|packing| match packing.borrow_mut().as_mut() {
+        Some(luggage) => {
+            luggage.holds.push(hold.clone());
+            true
+        }
+        None => false,
+    });
+    if packed {
+        hold.handle().to_bytes().serialize(serializer)
+    } else {
+        Err(serde::ser::Error::custom("a shared object travels only in the arguments, results and messages of polyproc"))
+    }
+}
+
+/// Also keeps this object alive while the value travels.
+pub(crate) fn pack_along(hold: Hold) {
+    PACKING.with(|packing| {
+        if let Some(luggage) = packing.borrow_mut().as_mut() {
+            luggage.holds.push(hold);
+        }
+    });
+}
+
+/// Puts a descriptor in the luggage; gives its number there.
+pub(crate) fn pack_descriptor(descriptor: OwnedFd) -> u32 {
+    PACKING.with(|packing| match packing.borrow_mut().as_mut() {
+        Some(luggage) => {
+            luggage.descriptors.push(descriptor);
+            luggage.descriptors.len() as u32 - 1
+        }
+        None => u32::MAX,
+    })
+}
+
+/// Takes a descriptor that came with the value.
+pub(crate) fn unpack_descriptor(number: u32) -> Option<OwnedFd> {
+    UNPACKING.with(|unpacking| unpacking.borrow_mut().get_mut(number as usize)?.take())
+}
+
+/// Reads the name of a shared object, and takes hold of it with `take`.
+pub(crate) fn unpack<'de, D: Deserializer<'de>, H>(
+    deserializer: D,
+    take: impl FnOnce(Handle) -> polyproc_engine::Result<H>,
+) -> std::result::Result<H, D::Error> {
+    let bytes = <[u8; 16]>::deserialize(deserializer)?;
+    Handle::from_bytes(&bytes).and_then(take).map_err(|error| refuse(&error))
+}
+
+/// An error for serde, whose message is kept where postcard would drop it.
+pub(crate) fn refuse<E: serde::de::Error>(error: &impl std::fmt::Display) -> E {
+    REFUSED.set(Some(error.to_string()));
+    E::custom(error)
+}
