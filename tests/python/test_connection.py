@@ -211,6 +211,44 @@ def test_the_death_of_the_other_end_is_the_end_of_file(context: Any, start: Call
             ours.send(1)
 
 
+LARGE = 80_000_000  # more than a pipe carries before somebody asks for it
+
+
+def send_large(connection: Any) -> None:
+    connection.send("ready")
+    connection.send_bytes(bytes(LARGE))
+    connection.send("sent")
+
+
+def test_a_sender_killed_amid_a_large_message_has_sent_nothing(start: Callable[..., Any]) -> None:
+    context = mp.get_context("fork")
+    ours, theirs = context.Pipe()
+    process = start(context, send_large, theirs)
+    theirs.close()
+    assert ours.recv() == "ready"
+    process.kill()
+    process.join(TIME)
+    with pytest.raises(EOFError):
+        ours.recv_bytes()
+
+
+@pytest.mark.parametrize("ask", ["recv", "poll", "wait"])
+def test_a_large_message_comes_when_it_is_asked_for(start: Callable[..., Any], ask: str) -> None:
+    context = mp.get_context("fork")
+    ours, theirs = context.Pipe()
+    start(context, send_large, theirs)
+    theirs.close()
+    assert ours.recv() == "ready"
+    if ask == "poll":
+        end = time.monotonic() + TIME
+        while not ours.poll(0.01):
+            assert time.monotonic() < end
+    elif ask == "wait":
+        assert wait([ours], TIME) == [ours]
+    assert len(ours.recv_bytes()) == LARGE
+    assert ours.recv() == "sent"
+
+
 def test_a_send_of_what_cannot_be_pickled_names_it() -> None:
     left, right = mp.Pipe()
     with pytest.raises(TypeError) as caught:
