@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import sys as _sys
 from importlib import import_module as _import_module
-from typing import TYPE_CHECKING, Any
 
 from .context import (
     AuthenticationError,
@@ -27,7 +26,10 @@ from .context import (
     _default_context,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._install import install as install
     from .errors import HolderDiedWarning as HolderDiedWarning
 

@@ -23,7 +23,10 @@ import sys
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from types import CodeType, ModuleType
-from typing import Any
+
+TYPE_CHECKING = False  # as typing has it for type checkers; importing typing would cost every child some milliseconds
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__: list[str] = []
 

@@ -10,12 +10,20 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import module_from_spec
 from types import ModuleType
-from typing import Any
 
 from . import _borrowed
 from ._borrowed import MOVED, STANDARD
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from importlib.abc import Loader
+    from importlib.util import module_from_spec
+    from typing import Any
+else:
+    from importlib._bootstrap import module_from_spec  # the same, without all that importlib.util imports
+
+    Loader = object
 
 __all__ = ["install", "is_installed"]
 
@@ -117,7 +125,7 @@ def _exists(name: str) -> bool:
     return PathFinder.find_spec(name, list(import_module(parent).__path__)) is not None
 
 
-class _Alias:
+class _Alias(Loader):
     """Loads a module by giving another name's module, which keeps its own spec."""
 
     def __init__(self, name: str) -> None:
@@ -133,7 +141,7 @@ class _Alias:
         module.__spec__ = self.spec
 
 
-class _Moved:
+class _Moved(Loader):
     """Loads a standard submodule that nobody had imported before the move: under its own name, in the new place."""
 
     def __init__(self, spec: ModuleSpec) -> None:

@@ -8,13 +8,15 @@ marker of who is being started, are the standard library's, so that an ``except`
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from . import process
 from ._borrowed import standard
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Any
+
     from multiprocessing import context as _standard
 
     from . import connection as _connection
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 else:
     _standard = standard("context")
 
-reduction: Any = _standard.reduction
+reduction: Any = _standard.reduction  # type: ignore[attr-defined]
 
 ProcessError = _standard.ProcessError
 BufferTooShort = _standard.BufferTooShort
@@ -86,7 +88,7 @@ class BaseContext(_standard.BaseContext):
 
         return RLock(ctx=self.get_context())
 
-    def Condition(self, lock: Any = None) -> _synchronize.Condition:
+    def Condition(self, lock: Any = None) -> _synchronize.Condition:  # type: ignore[override]
         """A condition variable over ``lock`` (a new RLock by default)."""
         from .synchronize import Condition
 
@@ -110,7 +112,7 @@ class BaseContext(_standard.BaseContext):
 
         return Event(ctx=self.get_context())
 
-    def Barrier(
+    def Barrier(  # type: ignore[override]
         self, parties: int, action: Callable[[], object] | None = None, timeout: float | None = None
     ) -> _synchronize.Barrier:
         """A point where ``parties`` processes wait for each other; ``timeout`` is in seconds."""
@@ -118,19 +120,19 @@ class BaseContext(_standard.BaseContext):
 
         return Barrier(parties, action, timeout, ctx=self.get_context())
 
-    def Queue(self, maxsize: int = 0) -> _queues.Queue[Any]:
+    def Queue(self, maxsize: int = 0) -> _queues.Queue[Any]:  # type: ignore[override]
         """A queue between processes; ``maxsize`` 0 means no bound."""
         from .queues import Queue
 
         return Queue(maxsize, ctx=self.get_context())
 
-    def JoinableQueue(self, maxsize: int = 0) -> _queues.JoinableQueue[Any]:
+    def JoinableQueue(self, maxsize: int = 0) -> _queues.JoinableQueue[Any]:  # type: ignore[override]
         """A queue that can also be waited for until everything got from it is done."""
         from .queues import JoinableQueue
 
         return JoinableQueue(maxsize, ctx=self.get_context())
 
-    def SimpleQueue(self) -> _queues.SimpleQueue[Any]:
+    def SimpleQueue(self) -> _queues.SimpleQueue[Any]:  # type: ignore[override]
         """A queue with ``put``, ``get`` and ``empty`` alone."""
         from .queues import SimpleQueue
 
@@ -191,8 +193,8 @@ class BaseContext(_standard.BaseContext):
         """Connections and sockets can be sent to other processes; this makes sure that the module is loaded."""
         from . import connection  # noqa: F401
 
-    def set_executable(self, executable: str | bytes | os.PathLike[Any]) -> None:
-        """Sets the Python that spawn and forkserver start, instead of ``sys.executable``."""
+    def set_executable(self, executable: Any) -> None:
+        """Sets the Python (a path) that spawn and forkserver start, instead of ``sys.executable``."""
         from .spawn import set_executable
 
         set_executable(executable)
@@ -323,13 +325,13 @@ class ForkServerContext(BaseContext):
     Process = ForkServerProcess
 
 
-class DefaultContext(_standard.DefaultContext, BaseContext):  # type: ignore[misc]
+class DefaultContext(_standard.DefaultContext, BaseContext):
     """The context behind the package's own functions; its start method can be set once.
 
     Until it is set it is that of ``POLYPROC_START_METHOD``, or else this Python's own default.
     """
 
-    Process = Process
+    Process = Process  # type: ignore[assignment]
 
     def __init__(self) -> None:
         self._actual_context: BaseContext | None = None

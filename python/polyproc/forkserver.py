@@ -23,13 +23,16 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 from . import _install, resource_tracker, spawn, util
 from ._polyproc import Estate, accept_estate_of_server
 from .popen_fork import ATEXIT_RUNS, end_child
 from .popen_spawn_posix import runnable, tracker_descriptor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 __all__ = ["ensure_running", "get_inherited_fds", "connect_to_new_process", "set_forkserver_preload"]
 
@@ -45,12 +48,13 @@ WITH_TRACKER, WITHOUT_TRACKER = b"T", b"-"
 PROGRAM = "from polyproc.forkserver import main; main(%d, %r, %r, %r, %r, %r)"
 
 
-class Newborn(NamedTuple):
+class Newborn:
     """What the server tells of a child that it has started."""
 
-    pid: int
-    pidfd: int
-    status: int
+    def __init__(self, pid: int, pidfd: int, status: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.status = status
 
 
 class ForkServer:

@@ -3,10 +3,9 @@
 The standard library's source, running over polyproc's processes, connections and pools.
 """
 
-from typing import TYPE_CHECKING
-
 from ._borrowed import reroot
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.managers import *
 else:

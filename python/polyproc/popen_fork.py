@@ -13,10 +13,13 @@ import select
 import signal
 import sys
 import time
-from typing import Any, NoReturn
 
 from . import util
 from ._polyproc import Child, arm_lifeline, fork, leave, own_pidfd
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 __all__ = ["Popen"]
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import select
-from typing import Any
 
 from . import forkserver, popen_fork, popen_spawn_posix, util
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Popen"]
 

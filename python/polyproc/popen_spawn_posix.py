@@ -10,12 +10,15 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any
 
 from . import popen_fork, spawn, util
 from ._polyproc import Estate
 from .context import reduction, set_spawning_popen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 __all__ = ["Popen"]
 
@@ -74,7 +77,7 @@ class Popen(popen_fork.Popen):
     def _pack(self, process_obj: Any) -> int:
         """A descriptor from which the child reads its preparation data and its process object."""
         packed = io.BytesIO()
-        set_spawning_popen(self)
+        set_spawning_popen(self)  # type: ignore[arg-type]
         try:
             reduction.dump(spawn.get_preparation_data(process_obj._name), packed)
             dump_process(process_obj, packed)

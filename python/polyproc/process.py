@@ -5,10 +5,9 @@ itself: coverage tools that patch ``BaseProcess._bootstrap`` and libraries that 
 see polyproc's processes. The process classes that can be started are in :mod:`polyproc.context`.
 """
 
-from typing import TYPE_CHECKING
-
 from ._borrowed import share
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.process import *
 else:

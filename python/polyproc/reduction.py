@@ -4,10 +4,9 @@ Libraries register their reducers with ``multiprocessing.reduction.ForkingPickle
 sharing the module itself.
 """
 
-from typing import TYPE_CHECKING
-
 from ._borrowed import share
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.reduction import *
 else:

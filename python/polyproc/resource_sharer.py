@@ -3,10 +3,9 @@
 The standard library's source, over polyproc's listeners and clients.
 """
 
-from typing import TYPE_CHECKING
-
 from ._borrowed import reroot
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.resource_sharer import *
 else:

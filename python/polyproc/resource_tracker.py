@@ -6,10 +6,9 @@ polyproc's own objects have no names and need no tracker. The standard tracker i
 so they are not among the kinds that are looked after.
 """
 
-from typing import TYPE_CHECKING
-
 from . import _borrowed, _install
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.resource_tracker import *
 else:

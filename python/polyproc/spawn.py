@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
 
 from . import _install, get_start_method, process, util
 from . import set_start_method as _set_start_method
@@ -18,7 +17,10 @@ from ._borrowed import standard
 from ._polyproc import leave
 from .context import get_spawning_popen, reduction
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from multiprocessing import spawn as _standard
 else:
     _standard = standard("spawn")
@@ -52,8 +54,9 @@ PROGRAM = "from polyproc.spawn import spawn_main; spawn_main(%s)"
 def freeze_support() -> None:
     """Runs the child's part if this interpreter was started as one, and then ends it."""
     if is_forking(sys.argv):
-        arguments = (argument.split("=") for argument in sys.argv[2:])
-        spawn_main(**{name: None if value == "None" else int(value) for name, value in arguments})
+        pairs = (argument.split("=") for argument in sys.argv[2:])
+        arguments: dict[str, Any] = {name: None if value == "None" else int(value) for name, value in pairs}
+        spawn_main(**arguments)
         sys.exit()
 
 

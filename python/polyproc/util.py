@@ -4,10 +4,9 @@ These are registries of which a process may have only one (a library's ``Finaliz
 once), so this is the standard library's ``multiprocessing.util`` itself.
 """
 
-from typing import TYPE_CHECKING
-
 from ._borrowed import share
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.util import *
 else:

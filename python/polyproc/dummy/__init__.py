@@ -3,10 +3,9 @@
 The standard library's source, so that ``polyproc.dummy.Pool`` is polyproc's own ``ThreadPool``.
 """
 
-from typing import TYPE_CHECKING
-
 from .._borrowed import reroot
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.dummy import *
 else:

@@ -1,9 +1,8 @@
 """Connections between threads, over queues. A *re-rooted* module."""
 
-from typing import TYPE_CHECKING
-
 from .._borrowed import reroot
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.dummy.connection import *
 else:
