@@ -185,7 +185,12 @@ impl TaskError {
     ///
     /// ```
     /// use polyproc::Process;
-    /// let child = Process::builder().name("quitter").spawn(|| std::process::exit(3), ())?;
+    ///
+    /// fn quit() -> u32 {
+    ///     std::process::exit(3)
+    /// }
+    ///
+    /// let child = Process::builder().name("quitter").spawn(quit, ())?;
     /// let pid = child.pid();
     /// let error = child.join().unwrap_err();
     /// assert_eq!((error.process().pid, error.process().name.as_str()), (pid, "quitter"));

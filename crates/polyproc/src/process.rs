@@ -158,7 +158,14 @@ impl<R> Process<R> {
     /// # Examples
     /// ```
     /// use polyproc::{Process, TaskError};
-    /// let child = Process::spawn(|| loop { std::thread::park() }, ())?;
+    ///
+    /// fn work_for_ever() -> u32 {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// let child = Process::spawn(work_for_ever, ())?;
     /// child.terminate()?;
     /// assert!(matches!(child.join(), Err(TaskError::Crashed { signal: 15, .. })));
     /// # Ok::<(), polyproc::Error>(())
@@ -206,8 +213,15 @@ impl<R: DeserializeOwned> Process<R> {
     /// ```
     /// use polyproc::{Process, TaskError};
     /// use std::time::Duration;
-    /// let mut child = Process::spawn(|| loop { std::thread::park() }, ())?;
-    /// let outcome: Result<(), TaskError> = child.join_timeout(Duration::from_millis(20));
+    ///
+    /// fn work_for_ever() -> u32 {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// let mut child = Process::spawn(work_for_ever, ())?;
+    /// let outcome = child.join_timeout(Duration::from_millis(20));
     /// assert!(matches!(outcome, Err(TaskError::TimedOut { .. })));
     /// child.kill()?;
     /// assert!(matches!(child.join(), Err(TaskError::Crashed { signal: 9, .. })));

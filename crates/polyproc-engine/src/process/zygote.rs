@@ -80,6 +80,19 @@ pub enum Way {
 struct Connection {
     control: Arc<OwnedFd>,
     way: Way,
+    /// The zygote, where it is a child of this very process.
+    own: Option<(i32, OwnedFd)>,
+}
+
+impl Connection {
+    fn new(control: OwnedFd, way: Way) -> Connection {
+        Connection { control: Arc::new(control), way, own: None }
+    }
+
+    fn to_own(mut self, pid: i32) -> Result<Connection> {
+        self.own = Some((proc::pid(), pidfd::open(pid)?));
+        Ok(self)
+    }
 }
 
 static CONNECTION: Mutex<Option<Connection>> = Mutex::new(None);
@@ -115,7 +128,7 @@ pub fn start(entry: Entry) -> Result<bool> {
     match unsafe { system::fork() } {
         Ok(0) => {
             // The children of the zygote find this, and can ask it themselves.
-            *known = Some(Connection { control: Arc::new(ours), way: Way::Forked });
+            *known = Some(Connection::new(ours, Way::Forked));
             drop(known);
             // SAFETY: the descriptor was copied by the fork and nobody closes it here.
             let program = unsafe { BorrowedFd::borrow_raw(program) }.try_clone_to_owned();
@@ -124,9 +137,9 @@ pub fn start(entry: Entry) -> Result<bool> {
                 Err(_) => system::exit_now(1),
             }
         }
-        Ok(_) => {
+        Ok(pid) => {
             mask.restore();
-            *known = Some(Connection { control: Arc::new(ours), way: Way::Forked });
+            *known = Some(Connection::new(ours, Way::Forked).to_own(pid)?);
             Ok(true)
         }
         Err(error) => {
@@ -153,7 +166,7 @@ pub fn serve_if_called(entry: Entry) {
     };
     let pid = i32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
     let Ok(()) = packet::send(&control, &[IoSlice::new(&identity())], &[]) else { system::exit_now(1) };
-    *connection() = Some(Connection { control: Arc::new(ours), way: Way::Executed });
+    *connection() = Some(Connection::new(ours, Way::Executed));
     server::serve(control, program, pid, entry, mask)
 }
 
@@ -178,7 +191,7 @@ fn execute() -> Result<Connection> {
     let failed = |detail| Error::Damaged { what: "start of the zygote", detail };
     let (ours, theirs) = packet::pair()?;
     let number = theirs.as_raw_fd().to_string();
-    system::again(&[(OsStr::new(VARIABLE), OsStr::new(&number))], &[theirs.as_fd()])?;
+    let pid = system::again(&[(OsStr::new(VARIABLE), OsStr::new(&number))], &[theirs.as_fd()])?;
     drop(theirs);
     // SAFETY: it stays open for as long as this process lives.
     let program = unsafe { BorrowedFd::borrow_raw(lifeline::own()?) };
@@ -196,7 +209,7 @@ fn execute() -> Result<Connection> {
     let mut bytes = [0u8; 4096];
     match packet::receive(&ours, &mut bytes) {
         Ok((length, _)) if bytes[..length] == identity() => {
-            Ok(Connection { control: Arc::new(ours), way: Way::Executed })
+            Connection::new(ours, Way::Executed).to_own(pid)
         }
         Ok(_) => Err(failed("the program that was started is another build than this one")),
         Err(_) => Err(failed("the program was started once more, and ended")),
@@ -220,11 +233,17 @@ fn connected() -> Result<(Arc<OwnedFd>, Way)> {
     Ok((Arc::clone(&connection.control), connection.way))
 }
 
-/// Forgets a zygote that does not answer any more.
+/// Forgets a zygote that does not answer any more, and collects it.
 fn forget(control: &Arc<OwnedFd>) {
     let mut known = connection();
-    if known.as_ref().is_some_and(|connection| Arc::ptr_eq(&connection.control, control)) {
-        *known = None;
+    if let Some(connection) = known.take_if(|connection| Arc::ptr_eq(&connection.control, control))
+        && let Some((parent, zygote)) = connection.own
+        && parent == proc::pid()
+    {
+        let _ = pidfd::send_signal(&zygote, signal::KILL);
+        let mut polled = [Polled::new(zygote.as_raw_fd())];
+        let _ = poll::wait(&mut polled, Deadline::after(Some(Duration::from_secs(1))));
+        let _ = pidfd::collect(&zygote);
     }
 }
 

@@ -1,0 +1,104 @@
+//! What the Rust face costs: medians and rates, printed.
+//!
+//! ```sh
+//! cargo bench -p polyproc --bench face
+//! ```
+
+#![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a benchmark")]
+
+use polyproc::{Lock, Process, Queue, pipe};
+use std::time::{Duration, Instant};
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64()
+}
+
+fn nothing() {}
+
+fn put_many(queue: Queue<u64>, count: u64) {
+    for item in 0..count {
+        queue.put(&item).unwrap();
+    }
+}
+
+fn put_blocks(queue: Queue<Vec<u8>>, count: usize, size: usize) {
+    let block = vec![7u8; size];
+    for _ in 0..count {
+        queue.put(&block).unwrap();
+    }
+}
+
+fn echo(end: pipe::End<u64, u64>) {
+    while let Ok(item) = end.receive() {
+        if end.send(&item).is_err() {
+            return;
+        }
+    }
+}
+
+#[polyproc::main]
+fn main() {
+    Process::spawn(nothing, ()).unwrap().join().unwrap();
+    let times = (0..300)
+        .map(|_| {
+            let begin = Instant::now();
+            Process::spawn(nothing, ()).unwrap().join().unwrap();
+            begin.elapsed()
+        })
+        .collect();
+    println!("spawn + join                 {:8.1} µs", median(times) * 1e6);
+
+    let rates = (0..3)
+        .map(|_| {
+            let count = 1_000_000;
+            let queue = Queue::unbounded().unwrap();
+            let child = Process::spawn(put_many, (queue.clone(), count)).unwrap();
+            queue.get().unwrap();
+            let begin = Instant::now();
+            for _ in 1..count {
+                queue.get().unwrap();
+            }
+            let time = begin.elapsed();
+            child.join().unwrap();
+            time
+        })
+        .collect();
+    println!("Queue<u64>, one to one       {:8.2} million items/s", 1.0 / median(rates));
+
+    for size in [1 << 20, 32 << 20] {
+        let count = (256 << 20) / size;
+        let queue = Queue::bounded(4).unwrap();
+        let child = Process::spawn(put_blocks, (queue.clone(), count, size)).unwrap();
+        queue.get().unwrap();
+        let begin = Instant::now();
+        for _ in 1..count {
+            assert_eq!(queue.get().unwrap().len(), size);
+        }
+        let rate = ((count - 1) * size) as f64 / begin.elapsed().as_secs_f64();
+        child.join().unwrap();
+        println!("Queue<Vec<u8>> of {:2} MiB      {:8.2} GB/s", size >> 20, rate / 1e9);
+    }
+
+    let (ours, theirs) = pipe::duplex().unwrap();
+    let child = Process::spawn(echo, (theirs,)).unwrap();
+    let times = (0..20_000)
+        .map(|item| {
+            let begin = Instant::now();
+            ours.send(&item).unwrap();
+            ours.receive().unwrap();
+            begin.elapsed()
+        })
+        .collect();
+    drop(ours);
+    child.join().unwrap();
+    println!("round trip over a pipe       {:8.2} µs", median(times) * 1e6);
+
+    let lock = Lock::new(0u64).unwrap();
+    let begin = Instant::now();
+    let count = 5_000_000u32;
+    for _ in 0..count {
+        *lock.lock().unwrap() += 1;
+    }
+    println!("Lock, lock and unlock        {:8.1} ns", begin.elapsed().as_secs_f64() * 1e9 / f64::from(count));
+}

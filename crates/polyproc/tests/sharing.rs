@@ -1,0 +1,204 @@
+//! Queues, pipes, locks and the rest between processes that run.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use polyproc::pipe::{self, End, Receiver, Sender};
+use polyproc::{Barrier, Condition, Error, Event, Lock, Process, Queue, Semaphore};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Job {
+    Name(String),
+    Numbers { list: Vec<u32>, factor: f64 },
+    Stop,
+}
+
+fn work(jobs: Queue<Job>, done: Queue<(u32, Job)>) -> u32 {
+    let mut count = 0;
+    loop {
+        match jobs.get().unwrap() {
+            Job::Stop => return count,
+            job => {
+                count += 1;
+                done.put(&(std::process::id(), job)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn each_job_comes_to_one_worker() {
+    let (jobs, done) = (Queue::bounded(8).unwrap(), Queue::unbounded().unwrap());
+    let workers: Vec<_> = (0..3).map(|_| Process::spawn(work, (jobs.clone(), done.clone())).unwrap()).collect();
+    for number in 0..300 {
+        let job = match number % 2 {
+            0 => Job::Name(format!("job {number}")),
+            _ => Job::Numbers { list: (0..number).collect(), factor: 0.5 },
+        };
+        jobs.put(&job).unwrap();
+    }
+    for _ in &workers {
+        jobs.put(&Job::Stop).unwrap();
+    }
+    let counts: Vec<u32> = workers.into_iter().map(|worker| worker.join().unwrap()).collect();
+    assert_eq!(counts.iter().sum::<u32>(), 300);
+    assert_eq!(done.len(), 300);
+    let mut names = 0;
+    while let Ok((_, job)) = done.try_get() {
+        names += u32::from(matches!(job, Job::Name(_)));
+    }
+    assert_eq!(names, 150);
+}
+
+fn answer(requests: Queue<(u32, Queue<u32>)>) {
+    while let Ok((number, reply)) = requests.get_timeout(Duration::from_secs(5)) {
+        if number == 0 {
+            return;
+        }
+        reply.put(&(number * 2)).unwrap();
+    }
+}
+
+#[test]
+fn a_queue_is_sent_to_a_process_that_already_runs() {
+    let requests = Queue::unbounded().unwrap();
+    let server = Process::spawn(answer, (requests.clone(),)).unwrap();
+    for number in 1..50 {
+        let reply = Queue::unbounded().unwrap();
+        requests.put(&(number, reply.clone())).unwrap();
+        assert_eq!(reply.get_timeout(Duration::from_secs(5)).unwrap(), number * 2);
+    }
+    requests.put(&(0, Queue::unbounded().unwrap())).unwrap();
+    server.join().unwrap();
+}
+
+#[test]
+fn a_queue_lives_in_a_message_that_nobody_has_read() {
+    let outer = Queue::unbounded().unwrap();
+    let inner = Queue::unbounded().unwrap();
+    inner.put("still here").unwrap();
+    outer.put(&inner).unwrap();
+    drop(inner);
+    let inner: Queue<String> = outer.get().unwrap();
+    assert_eq!(inner.try_get().unwrap(), "still here");
+}
+
+fn relay(ends: Receiver<End<u32, u32>>) {
+    while let Ok(end) = ends.receive() {
+        let number = end.receive().unwrap();
+        end.send(&(number + 1)).unwrap();
+    }
+}
+
+#[test]
+fn the_end_of_a_pipe_is_sent_through_a_pipe() {
+    let (sender, receiver) = pipe::channel().unwrap();
+    let child = Process::spawn(relay, (receiver,)).unwrap();
+    for number in 0..20 {
+        let (ours, theirs) = pipe::duplex().unwrap();
+        sender.send(&theirs).unwrap();
+        drop(theirs);
+        ours.send(&number).unwrap();
+        assert_eq!(ours.receive_timeout(Duration::from_secs(5)).unwrap(), number + 1);
+        assert!(matches!(ours.receive_timeout(Duration::from_secs(5)), Err(Error::EndOfFile)));
+    }
+    drop(sender);
+    child.join().unwrap();
+}
+
+fn send_and_die(sender: Sender<Vec<u8>>) {
+    sender.send(&vec![1; 10]).unwrap();
+    sender.send(&vec![2; 200_000]).unwrap();
+    std::process::abort();
+}
+
+#[test]
+fn what_a_process_sent_before_it_died_is_received_and_then_the_end() {
+    let (sender, receiver) = pipe::channel().unwrap();
+    let child = Process::spawn(send_and_die, (sender,)).unwrap();
+    assert_eq!(receiver.receive().unwrap(), [1; 10]);
+    assert!(receiver.receive().unwrap() == [2; 200_000]);
+    assert!(matches!(receiver.receive_timeout(Duration::from_secs(5)), Err(Error::EndOfFile)));
+    assert!(child.join().is_err());
+}
+
+#[test]
+fn sending_to_nobody_is_an_error() {
+    let (sender, receiver) = pipe::channel().unwrap();
+    let child = Process::spawn(drop::<Receiver<u8>>, (receiver,)).unwrap();
+    child.join().unwrap();
+    let outcome = (0..100).find_map(|_| {
+        std::thread::sleep(Duration::from_millis(5));
+        sender.send(&1).err()
+    });
+    assert!(matches!(outcome, Some(Error::BrokenPipe)), "{outcome:?}");
+}
+
+fn add(total: Lock<[u64; 4]>, times: u64) {
+    for _ in 0..times {
+        let mut total = total.lock().unwrap();
+        // Torn, if two were inside.
+        let next = total[0] + 1;
+        *total = [next; 4];
+    }
+}
+
+#[test]
+fn a_lock_keeps_others_out() {
+    let total = Lock::new([0; 4]).unwrap();
+    let children: Vec<_> = (0..3).map(|_| Process::spawn(add, (total.clone(), 20_000)).unwrap()).collect();
+    for child in children {
+        child.join().unwrap();
+    }
+    assert_eq!(*total.lock().unwrap(), [60_000; 4]);
+}
+
+fn hold(permits: Semaphore, has: Event) {
+    permits.acquire().unwrap().forget();
+    has.set();
+    loop {
+        std::thread::park();
+    }
+}
+
+#[test]
+fn the_permit_of_a_killed_process_comes_back() {
+    let (permits, has) = (Semaphore::new(1).unwrap(), Event::new().unwrap());
+    let child = Process::spawn(hold, (permits.clone(), has.clone())).unwrap();
+    assert!(has.wait_timeout(Duration::from_secs(5)));
+    assert!(matches!(permits.try_acquire(), Err(Error::TimedOut)));
+    child.kill().unwrap();
+    assert!(permits.acquire_timeout(Duration::from_secs(5)).is_ok());
+    assert!(child.join().is_err());
+}
+
+fn ping(ball: Lock<u32>, moved: Condition, mine: u32) {
+    for _ in 0..100 {
+        let mut guard = moved.wait_while(ball.lock().unwrap(), |ball| *ball % 2 != mine).unwrap();
+        *guard += 1;
+        drop(guard);
+        moved.notify_all();
+    }
+}
+
+#[test]
+fn two_take_turns_by_a_condition() {
+    let (ball, moved) = (Lock::new(0).unwrap(), Condition::new().unwrap());
+    let one = Process::spawn(ping, (ball.clone(), moved.clone(), 0)).unwrap();
+    let two = Process::spawn(ping, (ball.clone(), moved.clone(), 1)).unwrap();
+    one.join().unwrap();
+    two.join().unwrap();
+    assert_eq!(*ball.lock().unwrap(), 200);
+}
+
+fn meet(meeting: Barrier, rounds: u32) -> u32 {
+    (0..rounds).map(|_| u32::from(meeting.wait().unwrap())).sum()
+}
+
+#[test]
+fn one_of_all_is_the_last_at_each_meeting() {
+    let meeting = Barrier::new(3).unwrap();
+    let children: Vec<_> = (0..3).map(|_| Process::spawn(meet, (meeting.clone(), 50)).unwrap()).collect();
+    let last: u32 = children.into_iter().map(|child| child.join().unwrap()).sum();
+    assert_eq!(last, 50);
+}
