@@ -3,7 +3,7 @@
 //! The directory (in [`crate::shm`]) must not know what a lock or a ring is, and yet has to act when a process that holds
 //! one dies. This is the only knot between it and the layers above.
 
-use crate::shm::{Death, Directory, Kind};
+use crate::shm::{Death, Directory, Kind, Participant};
 use crate::{channel, pool, sync};
 
 /// What the death of a process that held the object changes in it. `count` is what the process had taken of it.
@@ -22,6 +22,17 @@ pub(crate) fn on_death(kind: Kind, cell: u32, count: u32, death: &Death) {
         Kind::Ring => channel::ring::on_death(cell, death),
         Kind::PipeEnd => channel::pipe::on_death(cell, death),
         Kind::Lane => pool::on_death(cell, death),
+    }
+}
+
+/// What a process that drops its last hold on an object still has of it: something other than zero if its death will mean
+/// something to the object.
+pub(crate) fn still_taken(kind: Kind, cell: u32, count: u32, process: Participant) -> u32 {
+    match kind {
+        Kind::Lock => u32::from(sync::lock::is_taken_by(cell, process)),
+        Kind::ReentrantLock => u32::from(sync::reentrant::is_taken_by(cell, process)),
+        Kind::Semaphore => count,
+        _ => 0,
     }
 }
 

@@ -42,6 +42,8 @@ use pyo3::prelude::*;
 fn _polyproc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     refuse_free_threading(module.py())?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    // Python's handlers run when a call returns to it.
+    polyproc_engine::sys::signal::handle_later();
     codec::register(module)?;
     block::register(module)?;
     sharing::register(module)?;

@@ -274,6 +274,9 @@ impl Directory {
             Kind::Block => block::retire(self, index),
             _ => {
                 kinds::destroy(kind, self, index);
+                for slot in 1..self.session.slots_top() {
+                    self.session.holding(slot, index).store(0, Ordering::Relaxed);
+                }
                 cell.generation.fetch_add(1, Ordering::Relaxed);
                 cell.kind.store(Kind::Free as u32, Ordering::Release);
                 fault!("directory.freed");
@@ -401,7 +404,12 @@ impl Drop for Hold {
     fn drop(&mut self) {
         local::drop_hold(self.handle.cell, || {
             let directory = Directory::open();
-            known().holding(local::me().index(), self.handle.cell).store(0, Ordering::Release);
+            let me = local::me();
+            let row = known().holding(me.index(), self.handle.cell);
+            // What this process still has of the object (it ends with a lock that it never released) its death must find,
+            // although this alone does not keep the object alive.
+            let taken = row.load(Ordering::Relaxed) & !(HELD | PASSING);
+            row.store(kinds::still_taken(self.kind, self.handle.cell, taken, me), Ordering::Release);
             directory.free_if_unused(self.handle.cell);
         });
     }

@@ -21,7 +21,7 @@
 use super::participant::Participant;
 use crate::fault;
 use crate::sys::clock::Deadline;
-use crate::sys::cpu;
+use crate::sys::{cpu, signal};
 use crate::sys::futex::{Woken, Word};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -37,6 +37,8 @@ static ATTEMPTS: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::ne
 
 const FIRST_SLICE: u64 = 50_000_000;
 const LAST_SLICE: u64 = 1_000_000_000;
+/// After a slice of this length a signal may have been waiting to be noticed for most of a second.
+const LOOK_UP: u64 = 400_000_000;
 
 /// How a lock was taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +137,9 @@ pub(crate) fn take(
             }
             Woken::TimedOut => {
                 look_after(Participant::from_bits(seen & OWNER));
+                if slice >= LOOK_UP {
+                    signal::look_up()?;
+                }
                 slice = (slice * 2).min(LAST_SLICE);
             }
             Woken::Interrupted => return Err(Error::Interrupted),

@@ -74,11 +74,23 @@ impl Event {
     /// # Errors
     /// [`crate::Error::TimedOut`], [`crate::Error::Interrupted`].
     pub fn wait(&self, deadline: Deadline) -> Result<()> {
+        self.wait_since(self.times_set(), deadline)
+    }
+
+    /// How often the flag was set so far, for [`Event::wait_since`].
+    pub fn times_set(&self) -> u32 {
+        self.state().flag.load(Ordering::SeqCst) / TIMES
+    }
+
+    /// Waits until the flag is set or was set since [`Event::times_set`] was asked: for those who call again after a signal.
+    ///
+    /// # Errors
+    /// [`crate::Error::TimedOut`], [`crate::Error::Interrupted`].
+    pub fn wait_since(&self, times: u32, deadline: Deadline) -> Result<()> {
         let state = self.state();
-        let before = state.flag.load(Ordering::SeqCst);
         let come = || {
-            let now = state.flag.load(Ordering::SeqCst);
-            now & SET != 0 || now & !SET != before & !SET
+            let flag = state.flag.load(Ordering::SeqCst);
+            flag & SET != 0 || flag / TIMES != times
         };
         signal::wait(&state.signal, deadline, come)
     }

@@ -126,6 +126,11 @@ impl Lock {
     }
 }
 
+/// True if the process has the lock of this cell.
+pub(crate) fn is_taken_by(cell: u32, process: Participant) -> bool {
+    shm::is_owned_by(&shm::cell(cell).state::<LockState>().word, process)
+}
+
 pub(crate) fn on_death(cell: u32, death: &Death) {
     let state = shm::cell(cell).state::<LockState>();
     if shm::is_owned_by(&state.word, death.participant) {

@@ -1,7 +1,7 @@
 //! A lock that its holder, one thread of one process, may take again.
 
 use super::{Acquired, Holder};
-use crate::shm::{self, CellState, Death, Handle, Hold, Kind, Taken};
+use crate::shm::{self, CellState, Death, Handle, Hold, Kind, Participant, Taken};
 use crate::sys::clock::Deadline;
 use crate::sys::proc;
 use crate::{Error, Result};
@@ -118,6 +118,11 @@ impl ReentrantLock {
         let state = self.state();
         shm::is_owned_by(&state.word, shm::me()) && state.thread.load(Ordering::Relaxed) == proc::thread()
     }
+}
+
+/// True if the process has the lock of this cell.
+pub(crate) fn is_taken_by(cell: u32, process: Participant) -> bool {
+    shm::is_owned_by(&shm::cell(cell).state::<ReentrantState>().word, process)
 }
 
 pub(crate) fn on_death(cell: u32, death: &Death) {

@@ -24,7 +24,7 @@
 
 use crate::sys::clock::Deadline;
 use crate::sys::futex::{Woken, Word};
-use crate::{Error, Result, fault};
+use crate::{Error, Result, fault, sys};
 use std::sync::atomic::Ordering;
 
 const SLEEPERS: u32 = 1;
@@ -48,8 +48,11 @@ pub fn wait(word: &impl Word, deadline: Deadline, mut come: impl FnMut() -> bool
         if come() {
             return Ok(());
         }
-        if word.wait(registered, deadline.within(LONGEST_SLEEP)) == Woken::Interrupted {
-            return Err(Error::Interrupted);
+        match word.wait(registered, deadline.within(LONGEST_SLEEP)) {
+            Woken::Look => {}
+            Woken::TimedOut if deadline.passed() => {}
+            Woken::TimedOut => sys::signal::look_up()?,
+            Woken::Interrupted => return Err(Error::Interrupted),
         }
     }
 }

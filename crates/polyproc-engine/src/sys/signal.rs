@@ -1,4 +1,7 @@
-//! Signals: kept away from a thread, and sent to this process.
+//! Signals: kept away from a thread, noticed while one waits, and sent to this process.
+
+use crate::{Error, Result};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Asks a process to end.
 pub const TERM: i32 = libc::SIGTERM;
@@ -29,6 +32,24 @@ impl Mask {
         // SAFETY: the set is what the system gave.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
     }
+}
+
+/// Whether what handles this process's signals runs only after a wait has returned to it.
+static HANDLED_LATER: AtomicBool = AtomicBool::new(false);
+
+/// For a program whose signal handlers only take a note, and act when the call that waits returns, as Python's do. A signal
+/// that arrives in a waiting thread just before it falls asleep interrupts nothing. So from now on each wait of this
+/// process returns [`Error::Interrupted`] about once a second, and the caller, who looks for such notes then, calls again.
+pub fn handle_later() {
+    HANDLED_LATER.store(true, Ordering::Relaxed);
+}
+
+/// What a wait asks at the end of each slice of its sleep.
+///
+/// # Errors
+/// [`Error::Interrupted`] after [`handle_later`].
+pub fn look_up() -> Result<()> {
+    if HANDLED_LATER.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 /// Runs `f` with every signal blocked in this thread. A thread that `f` starts begins, and stays, that way.

@@ -76,7 +76,8 @@ impl Event {
     fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
         let deadline = waiting::deadline(timeout)?;
         let flag = self.flag()?;
-        match waiting::wait(py, deadline, |deadline| flag.wait(deadline))? {
+        let times = flag.times_set();
+        match waiting::wait(py, deadline, |deadline| flag.wait_since(times, deadline))? {
             Ok(()) => Ok(true),
             Err(Error::TimedOut) => Ok(false),
             Err(error) => Err(errors::raise(error)),
