@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from ._install import install as install
     from .errors import HolderDiedWarning as HolderDiedWarning
+    from .errors import PoolTerminatedError as PoolTerminatedError
+    from .errors import TaskExitError as TaskExitError
+    from .errors import WorkerDiedError as WorkerDiedError
 
 __all__ = [
     "Array",
@@ -117,6 +120,10 @@ if "__main__" in _sys.modules:
 _EXTRAS = {
     "install": "_install",
     "HolderDiedWarning": "errors",
+    "PoolBrokenError": "errors",
+    "PoolTerminatedError": "errors",
+    "TaskExitError": "errors",
+    "WorkerDiedError": "errors",
 }
 
 
