@@ -32,8 +32,14 @@ use crate::errors;
 
 /// A started process under supervision.
 #[pyclass(module = "polyproc._polyproc", frozen)]
-struct Child {
+pub struct Child {
     child: Arc<process::Child>,
+}
+
+impl Child {
+    pub fn engine(&self) -> &Arc<process::Child> {
+        &self.child
+    }
 }
 
 #[pymethods]

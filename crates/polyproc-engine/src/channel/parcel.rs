@@ -167,6 +167,31 @@ impl Envelope {
         self.release();
     }
 
+    /// True if it names no objects.
+    pub(crate) fn names_nothing(&self) -> bool {
+        self.references.is_empty()
+    }
+
+    /// The same message, to be sent on. The blocks move to the parcel.
+    pub(crate) fn as_parcel(&mut self) -> Parcel<'_> {
+        let mut blocks = Vec::new();
+        let mut body_in_block = false;
+        if let Body::Block(lease) = std::mem::replace(&mut self.body, Body::Inline) {
+            blocks.push(lease);
+            body_in_block = true;
+        }
+        blocks.append(&mut self.buffers);
+        Parcel { kind: self.kind, inline: &self.inline, body_in_block, blocks, references: &self.references }
+    }
+
+    /// Takes back the blocks of [`Envelope::as_parcel`].
+    pub(crate) fn take_back(&mut self, mut blocks: Vec<Lease>, body_in_block: bool) {
+        if body_in_block && !blocks.is_empty() {
+            self.body = Body::Block(blocks.remove(0));
+        }
+        self.buffers = blocks;
+    }
+
     pub(crate) fn references_mut(&mut self) -> &mut Vec<Handle> {
         &mut self.references
     }

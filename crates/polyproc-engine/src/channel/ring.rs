@@ -308,6 +308,23 @@ impl Ring {
 
     /// Puts a parcel in if there is room now. It waits for other producers to be done, but not with [`Deadline::Now`].
     fn try_put(&self, parcel: &mut Parcel<'_>, deadline: Deadline) -> Result<bool> {
+        let put = self.try_put_quietly(parcel, deadline)?;
+        if put {
+            self.tell();
+        }
+        Ok(put)
+    }
+
+    /// Wakes a consumer that sleeps, if there is something for it.
+    #[inline]
+    pub(crate) fn tell(&self) {
+        let state = self.state();
+        let watched = state.watched.load(Ordering::Relaxed) != 0;
+        signal::notify(&state.items, if watched { u32::MAX } else { 1 });
+    }
+
+    /// Puts a parcel in if there is room now, and wakes nobody: the caller will [`Ring::tell`].
+    pub(crate) fn try_put_quietly(&self, parcel: &mut Parcel<'_>, deadline: Deadline) -> Result<bool> {
         let state = self.state();
         let head = RecordHead {
             length: parcel.inline.len() as u32,
@@ -367,8 +384,6 @@ impl Ring {
             state.pending.store(0, Ordering::Relaxed);
         }
         drop(locked);
-        let watched = state.watched.load(Ordering::Relaxed) != 0;
-        signal::notify(&state.items, if watched { u32::MAX } else { 1 });
         Ok(true)
     }
 
@@ -452,8 +467,29 @@ impl Ring {
         self.getting.until(|| !self.is_empty() || or())
     }
 
+    /// Waits for an item, and leaves it in.
+    pub(crate) fn wait(&self, deadline: Deadline) -> Result<()> {
+        if self.getting.until(|| !self.is_empty()) {
+            return Ok(());
+        }
+        fault!("ring.before_sleep");
+        signal::wait(&self.state().items, deadline, || !self.is_empty())
+    }
+
     /// Takes the oldest item out if there is one. It waits for other consumers to be done, but not with [`Deadline::Now`].
     pub(crate) fn try_get(&self, envelope: &mut Envelope, deadline: Deadline) -> Result<bool> {
+        self.try_get_noting(envelope, deadline, |_| ())
+    }
+
+    /// As [`Ring::try_get`]; `note` sees the item before it counts as taken out, so that what it writes down is never
+    /// missing for an item that is gone.
+    #[inline]
+    pub(crate) fn try_get_noting(
+        &self,
+        envelope: &mut Envelope,
+        deadline: Deadline,
+        note: impl FnOnce(&Envelope),
+    ) -> Result<bool> {
         if self.is_empty() {
             return Ok(false);
         }
@@ -476,6 +512,9 @@ impl Ring {
             // Nothing after a record that makes no sense can be trusted either.
             Err(error) => (tail.position, Err(error)),
         };
+        if outcome.is_ok() {
+            note(envelope);
+        }
         fault!("ring.blocks_held");
         let items = if outcome.is_ok() { head.items.wrapping_add(1) } else { tail.items };
         // ORDER: Release: we have read what a producer may now write over. This is the one store that commits.

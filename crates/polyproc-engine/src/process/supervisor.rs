@@ -92,6 +92,37 @@ pub fn watch(child: &Arc<Child>, told: Option<Told>) -> Result<()> {
     started
 }
 
+/// Has `told` run once this child, which is watched, has ended; at once, and here, if it has.
+pub fn tell(child: &Arc<Child>, told: Told) {
+    let known = {
+        let mut guard = lock();
+        let children = guard.as_mut().map(|table| &mut table.children);
+        match children.and_then(|children| children.values_mut().find(|watched| Arc::ptr_eq(&watched.child, child))) {
+            Some(watched) if watched.told.is_none() => {
+                watched.told = Some(told);
+                return;
+            }
+            Some(watched) => {
+                // Both are told, in this order.
+                let first = watched.told.take();
+                watched.told = Some(Box::new(move |child| {
+                    if let Some(first) = first {
+                        first(child);
+                    }
+                    told(child);
+                }));
+                return;
+            }
+            None => told,
+        }
+    };
+    child.observe();
+    if !shm::sweep(child.participant()) {
+        shm::sweep_dead();
+    }
+    known(child);
+}
+
 /// Watches the process behind this descriptor as the one that we work for. The descriptor must stay open.
 pub(super) fn watch_lifeline(descriptor: BorrowedFd<'_>) -> Result<()> {
     use std::os::fd::AsRawFd;

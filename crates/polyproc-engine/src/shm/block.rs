@@ -463,6 +463,11 @@ impl Memory {
         &self.hold
     }
 
+    /// Keeps the hold to this process: a child that is forked from now on does not have it, unless it takes hold itself.
+    pub fn keep_to_ourselves(&self) {
+        self.hold.keep_to_ourselves();
+    }
+
     /// The first byte; peers may change any byte at any time.
     pub fn as_ptr(&self) -> *mut u8 {
         self.address

@@ -385,6 +385,11 @@ impl Hold {
         cell(self.handle.cell).state::<S>()
     }
 
+    /// Keeps the hold to this process: a child that is forked from now on does not have it, unless it takes hold itself.
+    pub(crate) fn keep_to_ourselves(&self) {
+        local::keep_hold(self.handle.cell);
+    }
+
     /// Also lets a child hold the object that was not forked but will be exec'd, and for which a slot was reserved.
     pub fn share_with(&self, child: Participant) {
         let child = known().holding(child.index(), self.handle.cell);

@@ -7,7 +7,7 @@ use super::participant::Participant;
 use super::session::Session;
 use crate::sys::memfd;
 use crate::Result;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,8 @@ pub(super) struct LocalLease {
 pub(super) struct Local {
     /// How many objects of this process use its hold on a cell.
     pub holds: HashMap<u32, u32>,
+    /// Cells that this process holds for itself: a fork does not pass them on.
+    pub kept: HashSet<u32>,
     pub leases: HashMap<u32, LocalLease>,
     /// Keeps the lock on this process's life byte.
     pub life: Option<OwnedFd>,
@@ -82,6 +84,11 @@ pub(super) fn adopt_hold(cell: u32) -> bool {
     })
 }
 
+/// From now on a fork does not pass this hold on.
+pub(super) fn keep_hold(cell: u32) {
+    with(|local| local.kept.insert(cell));
+}
+
 /// One object fewer uses the hold; `last` runs if it was the last one, before anybody here can take hold again.
 pub(super) fn drop_hold(cell: u32, last: impl FnOnce()) {
     with(|local| {
@@ -89,6 +96,7 @@ pub(super) fn drop_hold(cell: u32, last: impl FnOnce()) {
             *count -= 1;
             if *count == 0 {
                 local.holds.remove(&cell);
+                local.kept.remove(&cell);
                 last();
             }
         }

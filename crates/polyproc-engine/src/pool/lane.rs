@@ -1,0 +1,124 @@
+//! A lane: one ring each way between a ledger and one worker, and what the worker says of itself beside them.
+//!
+//! ```text
+//!  cell of the lane:  worker │ ready │ running │ since │ busy │ done │ handles: hub, tasks, results
+//!  cell of the hub:   news
+//! ```
+//!
+//! The ledger makes it and keeps it to itself (a fork does not pass its hold on); the worker takes hold of it by its handle.
+//! So a lane ends with its ledger and its worker, whatever other children the program has.
+//!
+//! DEATH of the worker: its lane is nobody's but the ledger's, which reads what is left in it. Nobody else is concerned.
+
+use crate::channel::ring::Ring;
+use crate::shm::{self, CellState, Death, Handle, Hold, Kind};
+use crate::sync::signal;
+use crate::Result;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// | field | written by | order |
+/// | --- | --- | --- |
+/// | news | workers, and who wakes the ledger; only in the hub's cell | see [`crate::sync::signal`] |
+/// | worker | the worker, when it attaches | Release, after nothing |
+/// | ready | the worker, when it is about to take its first task | Release |
+/// | running | the worker: before a task counts as taken, and after its result is committed | Release; read after its death |
+/// | since | the worker, before `running`: when it began, in nanoseconds of the monotonic clock | Relaxed |
+/// | busy, done | the worker: nanoseconds in tasks, and how many | Relaxed: an estimate |
+/// | hub, tasks, results | the ledger, once, before anybody has the handle | |
+#[repr(C)]
+pub(super) struct LaneState {
+    pub(super) news: AtomicU32,
+    pub(super) worker: AtomicU32,
+    pub(super) running: AtomicU64,
+    pub(super) since: AtomicU64,
+    pub(super) busy: AtomicU64,
+    pub(super) done: AtomicU64,
+    pub(super) ready: AtomicU32,
+    padding: AtomicU32,
+    hub: [AtomicU32; 2],
+    tasks: [AtomicU32; 2],
+    results: [AtomicU32; 2],
+}
+
+// SAFETY: plain atomics, 72 bytes, aligned to 8.
+unsafe impl CellState for LaneState {
+    const KIND: Kind = Kind::Lane;
+}
+
+fn write(words: &[AtomicU32; 2], handle: Handle) {
+    words[0].store(handle.cell, Ordering::Relaxed);
+    words[1].store(handle.generation, Ordering::Relaxed);
+}
+
+fn read(words: &[AtomicU32; 2]) -> Handle {
+    Handle { cell: words[0].load(Ordering::Relaxed), generation: words[1].load(Ordering::Relaxed) }
+}
+
+/// The word that all workers of a ledger ring.
+pub(super) fn new_hub() -> Result<Hold> {
+    let hub = shm::create::<LaneState>(|_| {})?;
+    hub.keep_to_ourselves();
+    Ok(hub)
+}
+
+/// One end of a lane.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) hold: Hold,
+    pub(super) hub: Hold,
+    pub(super) tasks: Ring,
+    pub(super) results: Ring,
+}
+
+impl Lane {
+    /// A new lane of this hub, kept to this process.
+    pub(super) fn new(hub: &Hold) -> Result<Lane> {
+        let (tasks, results) = (Ring::new(0, false)?, Ring::new(0, false)?);
+        let hold = shm::create::<LaneState>(|state| {
+            write(&state.hub, hub.handle());
+            write(&state.tasks, tasks.hold().handle());
+            write(&state.results, results.hold().handle());
+        })?;
+        for hold in [&hold, tasks.hold(), results.hold()] {
+            hold.keep_to_ourselves();
+        }
+        Ok(Lane { hold, hub: hub.clone(), tasks, results })
+    }
+
+    /// The lane of a handle.
+    pub(super) fn open(handle: Handle) -> Result<Lane> {
+        let hold = Hold::take(handle, Kind::Lane)?;
+        let state = hold.state::<LaneState>();
+        let hub = Hold::take(read(&state.hub), Kind::Lane)?;
+        let tasks = Ring::from_handle(read(&state.tasks))?;
+        let results = Ring::from_handle(read(&state.results))?;
+        Ok(Lane { hold, hub, tasks, results })
+    }
+
+    /// Lets a child that will be exec'd find it.
+    pub(super) fn share_with(&self, child: shm::Participant) {
+        for hold in [&self.hold, &self.hub, self.tasks.hold(), self.results.hold()] {
+            hold.share_with(child);
+        }
+    }
+
+    #[inline]
+    pub(super) fn state(&self) -> &'static LaneState {
+        self.hold.state()
+    }
+
+    /// Wakes all who wait for news of this hub.
+    #[inline]
+    pub(super) fn tell_hub(&self) {
+        signal::notify(&self.hub.state::<LaneState>().news, u32::MAX);
+    }
+}
+
+/// Whoever waits for news looks again.
+pub(crate) fn on_death(cell: u32, _death: &Death) {
+    let state = shm::cell(cell).state::<LaneState>();
+    let hub = shm::cell(read(&state.hub).cell);
+    if hub.kind() == Kind::Lane {
+        signal::wake_all(&hub.state::<LaneState>().news);
+    }
+}

@@ -1,0 +1,134 @@
+//! The worker's side of a lane: take a task, do it, commit its result.
+
+use super::lane::Lane;
+use super::{number_of, record};
+use crate::channel::{Envelope, Parcel};
+use crate::shm::{self, Handle};
+use crate::sys::clock::{self, Deadline};
+use crate::{Error, Result, fault};
+use std::sync::atomic::Ordering;
+
+/// Results that have been committed without waking the parent are told of after this time, in nanoseconds.
+const UNTOLD: u64 = 50_000;
+
+/// What came down the lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// A task; the envelope begins with its number.
+    Task(u64),
+    /// Nothing more will come: the worker is to end.
+    Stop,
+}
+
+/// The worker's end of a lane.
+#[derive(Debug)]
+pub struct Worker {
+    lane: Lane,
+    /// When the task that runs was taken, and when the parent was last told of results.
+    began: u64,
+    told: u64,
+    untold: bool,
+}
+
+impl Worker {
+    /// Takes the worker's end of the lane that [`super::Ledger::open_seat`] made.
+    ///
+    /// # Errors
+    /// [`crate::Error::Stale`] if the ledger is gone.
+    pub fn attach(handle: Handle) -> Result<Worker> {
+        let lane = Lane::open(handle)?;
+        lane.state().worker.store(shm::me().bits(), Ordering::Release);
+        fault!("pool.attached");
+        Ok(Worker { lane, began: 0, told: 0, untold: false })
+    }
+
+    /// Says that this worker is about to take its first task.
+    pub fn ready(&self) {
+        self.lane.state().ready.store(1, Ordering::Release);
+        self.lane.tell_hub();
+    }
+
+    /// Takes the next task, waiting for it. From here on its number stands in the lane as the one that runs.
+    ///
+    /// # Errors
+    /// [`crate::Error::TimedOut`], [`crate::Error::Interrupted`], [`crate::Error::Damaged`].
+    pub fn take(&mut self, envelope: &mut Envelope, deadline: Deadline) -> Result<Taken> {
+        let state = self.lane.state();
+        loop {
+            let note = |envelope: &Envelope| {
+                if envelope.kind == record::TASK
+                    && let Some(number) = number_of(&envelope.inline)
+                {
+                    // DEATH between here and the ring's commit: the task is still in the lane, so it never began.
+                    state.running.store(number, Ordering::Release);
+                    fault!("pool.taken");
+                }
+            };
+            if self.lane.tasks.try_get_noting(envelope, Deadline::Never, note)? {
+                break;
+            }
+            if deadline == Deadline::Now {
+                return Err(Error::TimedOut);
+            }
+            self.tell();
+            self.lane.tasks.wait(deadline)?;
+        }
+        self.began = clock::now();
+        state.since.store(self.began, Ordering::Relaxed);
+        fault!("pool.begun");
+        match number_of(&envelope.inline) {
+            Some(number) if envelope.kind == record::TASK => Ok(Taken::Task(number)),
+            _ => Ok(Taken::Stop),
+        }
+    }
+
+    /// Commits the result of the task that runs. `result` begins with the task's number.
+    ///
+    /// # Errors
+    /// [`crate::Error::BudgetExhausted`]: then the task still runs, and a smaller result can be committed.
+    pub fn commit(&mut self, result: &mut Parcel<'_>) -> Result<()> {
+        let state = self.lane.state();
+        result.kind = record::RESULT;
+        self.lane.results.try_put_quietly(result, Deadline::Never)?;
+        // DEATH between the two stores: the result is there, so what runs does not matter.
+        fault!("pool.committed");
+        state.running.store(0, Ordering::Release);
+        fault!("pool.cleared");
+        let now = clock::now();
+        let spent = now.saturating_sub(self.began);
+        state.busy.store(state.busy.load(Ordering::Relaxed).wrapping_add(spent), Ordering::Relaxed);
+        state.done.store(state.done.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        self.untold = true;
+        if now.saturating_sub(self.told) >= UNTOLD {
+            self.told = now;
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Sends word that belongs to no task.
+    ///
+    /// # Errors
+    /// [`crate::Error::BudgetExhausted`].
+    pub fn note(&mut self, note: &mut Parcel<'_>) -> Result<()> {
+        note.kind = record::NOTE;
+        self.lane.results.try_put_quietly(note, Deadline::Never)?;
+        self.untold = true;
+        self.tell();
+        Ok(())
+    }
+
+    /// Tells the parent of what was committed.
+    pub fn tell(&mut self) {
+        if self.untold {
+            self.untold = false;
+            self.lane.tell_hub();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}

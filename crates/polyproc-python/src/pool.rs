@@ -1,0 +1,35 @@
+//! The pool of the Python face, over the engine's ledger.
+//!
+//! ```text
+//!  apply, map ─▶ Job ─▶ backlog ─ feed ─▶ lanes ═▶ worker: decode, call, encode
+//!                 ▲                                    ║
+//!  get() ─────────┴─── collect ◀────────── results ◀═══╝
+//! ```
+//!
+//! * [`cargo`]: objects as the payload of tasks and results.
+//! * [`function`]: functions, stored once for all workers.
+//! * [`job`]: a call of `apply`, `map` or `imap`, and what has come of it.
+//! * [`desk`]: the ledger with the jobs, and who does the work: whoever waits, or else the pool's own thread.
+//! * [`outcome`]: results as Python sees them.
+//! * [`worker`]: the loop of a worker.
+//!
+//! **Invariant:** locks are held for bookkeeping; no Python code runs under them, and nobody waits for one that the holder
+//! would need the interpreter to give back.
+
+mod cargo;
+mod desk;
+mod feed;
+mod function;
+mod job;
+mod outcome;
+mod worker;
+
+use pyo3::prelude::*;
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<desk::Desk>()?;
+    module.add_class::<desk::Seat>()?;
+    module.add_class::<outcome::Outcome>()?;
+    module.add_class::<outcome::Stream>()?;
+    module.add_class::<worker::Worker>()
+}

@@ -1,0 +1,161 @@
+//! Objects as the payload of tasks and results.
+//!
+//! ```text
+//!  task    id:8 │ function: cell:4 generation:4 │ style:1 │ kind:1 │ payload
+//!  result  id:8 │ verdict:1                              │ kind:1 │ payload
+//! ```
+//!
+//! A small payload lies in the record, many to a page; a large one lies in blocks beside it: its body first, then what
+//! pickle keeps out of band.
+
+use polyproc_engine::channel::{Envelope, Parcel};
+use polyproc_engine::{Handle, Result};
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyString};
+
+use crate::block::{self, Block};
+use crate::codec;
+use crate::pickling::{self, Export};
+
+/// What the payload is.
+mod kind {
+    pub const PLAIN: u8 = 0;
+    pub const PICKLE: u8 = 1;
+    pub const BYTES: u8 = 2;
+    pub const BYTEARRAY: u8 = 3;
+    pub const STR: u8 = 4;
+}
+
+/// How a function is called with the payload.
+pub mod style {
+    /// `function(payload)`
+    pub const ITEM: u8 = 0;
+    /// `function(*payload)`
+    pub const STAR: u8 = 1;
+    /// `function(*payload[0], **payload[1])`
+    pub const FULL: u8 = 2;
+    /// `payload[0](*payload[1], **payload[2])`
+    pub const WHOLE: u8 = 3;
+}
+
+/// What a result is.
+pub mod verdict {
+    /// What the function returned.
+    pub const VALUE: u8 = 0;
+    /// What it raised, as `polyproc.pool` describes it.
+    pub const ERROR: u8 = 1;
+}
+
+/// Bytes of a task's record before the kind of its payload.
+pub const TASK_HEAD: usize = 17;
+/// Bytes of a result's record before the kind of its payload.
+pub const RESULT_HEAD: usize = 9;
+/// The largest payload that lies in a record.
+const SMALL: usize = 32 * 1024;
+
+/// The head of a task's record.
+pub fn task_head(out: &mut Vec<u8>, id: u64, function: Option<Handle>, style: u8) {
+    let function = function.unwrap_or(Handle { cell: 0, generation: 0 });
+    out.extend_from_slice(&id.to_le_bytes());
+    out.extend_from_slice(&function.cell.to_le_bytes());
+    out.extend_from_slice(&function.generation.to_le_bytes());
+    out.push(style);
+}
+
+/// A payload that is too large for its record.
+pub struct Large {
+    body: Export,
+    buffers: Vec<Export>,
+    references: Vec<Handle>,
+}
+
+impl Large {
+    pub fn size(&self) -> usize {
+        self.body.len() + self.buffers.iter().map(Export::len).sum::<usize>()
+    }
+
+    /// The parcel of a record with this payload beside it. Copies it into blocks.
+    pub fn parcel<'a>(&'a self, record: &'a [u8]) -> Result<Parcel<'a>> {
+        let mut parcel = Parcel::new(0, record)?;
+        for buffer in std::iter::once(&self.body).chain(&self.buffers) {
+            // SAFETY: the export keeps `len` bytes in place at `start`.
+            unsafe { parcel.add_buffer(buffer.start(), buffer.len())? };
+        }
+        parcel.set_references(&self.references);
+        Ok(parcel)
+    }
+}
+
+/// Appends the kind of the payload to `out`, and the payload itself unless it is large.
+///
+/// # Errors
+/// What pickling raises; `out` is then as long as before.
+#[inline]
+pub fn pack(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Option<Large>> {
+    let start = out.len();
+    out.push(kind::PLAIN);
+    if codec::encode(object, out).is_ok() {
+        return Ok(None);
+    }
+    let result = pack_otherwise(object, out, start);
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+fn pack_otherwise(object: &Bound<'_, PyAny>, out: &mut Vec<u8>, start: usize) -> PyResult<Option<Large>> {
+    let (kind, body, buffers, references) = if object.is_exact_instance_of::<PyBytes>() {
+        (kind::BYTES, Export::of(object)?, Vec::new(), Vec::new())
+    } else if object.is_exact_instance_of::<PyByteArray>() {
+        (kind::BYTEARRAY, Export::of(object)?, Vec::new(), Vec::new())
+    } else if let Ok(text) = object.cast_exact::<PyString>()
+        && let Ok(bytes) = text.encode_utf8()
+    {
+        (kind::STR, Export::of(&bytes)?, Vec::new(), Vec::new())
+    } else {
+        let pickled = pickling::dumps(object)?;
+        (kind::PICKLE, pickled.body, pickled.buffers, pickled.references)
+    };
+    out[start] = kind;
+    if buffers.is_empty() && references.is_empty() && body.len() <= SMALL {
+        out.extend_from_slice(body.bytes());
+        return Ok(None);
+    }
+    Ok(Some(Large { body, buffers, references }))
+}
+
+/// The object of a small payload: its kind and its bytes.
+#[inline]
+pub fn unpack<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    match payload {
+        [kind::PLAIN, bytes @ ..] => codec::decode(py, bytes),
+        [kind::PICKLE, bytes @ ..] => pickling::loads(PyBytes::new(py, bytes).as_any(), Vec::new()),
+        [kind::BYTES, bytes @ ..] => Ok(PyBytes::new(py, bytes).into_any()),
+        [kind::BYTEARRAY, bytes @ ..] => Ok(PyByteArray::new(py, bytes).into_any()),
+        [kind::STR, bytes @ ..] => Ok(PyString::from_bytes(py, bytes)?.into_any()),
+        _ => Err(damaged()),
+    }
+}
+
+/// The object of a large payload.
+pub fn unpack_large<'py>(py: Python<'py>, kind: Option<&u8>, envelope: &mut Envelope) -> PyResult<Bound<'py, PyAny>> {
+    let mut blocks = std::mem::take(&mut envelope.buffers).into_iter();
+    let (Some(kind), Some(body)) = (kind, blocks.next()) else { return Err(damaged()) };
+    match *kind {
+        kind::BYTES => Ok(block::to_bytes(py, &body)?.into_any()),
+        kind::BYTEARRAY => Ok(block::to_bytearray(py, &body)?.into_any()),
+        kind::STR => Ok(PyString::from_bytes(py, block::to_bytes(py, &body)?.as_bytes())?.into_any()),
+        kind::PICKLE => {
+            let buffers =
+                blocks.map(|lease| Block::new(py, lease).map(Bound::into_any)).collect::<PyResult<Vec<_>>>()?;
+            pickling::loads(Block::new(py, body)?.as_any(), buffers)
+        }
+        _ => Err(damaged()),
+    }
+}
+
+fn damaged() -> PyErr {
+    PyValueError::new_err("a task or a result does not parse: shared memory was overwritten")
+}

@@ -1,0 +1,635 @@
+//! The ledger with its jobs, and who does the work.
+//!
+//! Three things have to be done: results collected, tasks sent, workers replaced. Whoever waits for a result does all three
+//! (it is the *leader*; others who wait follow); so a round trip has no thread between. While nobody waits, the pool's own
+//! thread does it ([`Desk::pump`]), a millisecond after it was last seen that somebody did.
+//!
+//! ```text
+//!  get() ─▶ leader? ── yes ─▶ collect ─▶ feed ─▶ keep ─▶ wait for news ─┐
+//!              │                ▲                                       │
+//!              no               └───────────────────────────────────────┘
+//!              └─▶ sleep until the result is there or there is no leader
+//! ```
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use polyproc_engine::pool::{self, Ended, Ledger, Settled};
+use polyproc_engine::process::supervisor;
+use polyproc_engine::sync::signal;
+use polyproc_engine::sys::clock;
+use polyproc_engine::sys::fork;
+use polyproc_engine::{Deadline, Error};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+
+use super::function::Stored;
+use super::job::{Job, Raw};
+use super::outcome::StreamCore;
+use super::worker;
+use crate::process::Child;
+use crate::{errors, sharing, waiting};
+
+/// After somebody waited, the pool's own thread keeps out for this time, in nanoseconds.
+const GRACE: u64 = 1_000_000;
+
+/// A task that has not been sent.
+pub enum Pending {
+    /// Encoded already: its record.
+    Ready { job: Arc<Job>, index: u32, record: Box<[u8]> },
+    /// To be encoded when it is sent, since it is large.
+    Object { job: Arc<Job>, index: u32, style: u8, object: Py<PyAny> },
+    /// The items of a list from `next` on.
+    Items { job: Arc<Job>, items: Py<PyAny>, style: u8, next: u32, count: u32, chunk: u32 },
+}
+
+#[derive(Default)]
+pub struct Books {
+    pub jobs: HashMap<u32, Arc<Job>>,
+    pub backlog: VecDeque<Pending>,
+    /// Those in the backlog that are large.
+    pub large: u32,
+    pub streams: Vec<Arc<StreamCore>>,
+    /// Jobs whose callbacks have to be run.
+    pub calls: VecDeque<Arc<Job>>,
+    next: u32,
+    /// What a worker said of its initializer, and how the last one ended.
+    note: Option<Box<[u8]>>,
+    last_end: Option<Arc<Ended>>,
+    /// Workers that ended before they were ready, one after another.
+    failures: u32,
+}
+
+/// The ledger of a pool, with its jobs.
+#[pyclass(module = "polyproc._polyproc", frozen)]
+pub struct Desk {
+    pub ledger: Arc<Ledger>,
+    books: Mutex<Books>,
+    pub stored: Mutex<Stored>,
+    /// One while a thread leads.
+    leader: AtomicU32,
+    /// Followers sleep here.
+    follow: AtomicU32,
+    followers: AtomicU32,
+    /// The pool's own threads sleep here.
+    pump: AtomicU32,
+    calls: AtomicU32,
+    /// Threads that wait, and how often any has.
+    users: AtomicU32,
+    visits: AtomicU32,
+    /// A worker has ended and was not replaced.
+    vacant: AtomicBool,
+    broken: AtomicBool,
+    closing: AtomicBool,
+    terminated: AtomicBool,
+    stopped: AtomicBool,
+    /// A task sends nothing twice while another thread feeds.
+    pub feeding: AtomicBool,
+    keeper: OnceLock<Py<PyAny>>,
+    pub limited: bool,
+    tolerance: u32,
+    born_in: i32,
+}
+
+impl Desk {
+    pub fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A forked child has the object, and neither the workers nor the locks.
+    pub fn check_process(&self) -> PyResult<()> {
+        if self.born_in == fork::count() {
+            return Ok(());
+        }
+        Err(PyRuntimeError::new_err("this pool belongs to the process that made it: make one in the child"))
+    }
+
+    /// Enters a job. False if it was settled at once, because there will be no workers.
+    pub fn enter(&self, make: impl FnOnce(u32) -> Job) -> Arc<Job> {
+        let mut books = self.books();
+        books.next = books.next.wrapping_add(1).max(1);
+        let job = Arc::new(make(books.next));
+        if !job.is_over() {
+            books.jobs.insert(job.number, Arc::clone(&job));
+        }
+        drop(books);
+        if self.terminated.load(Ordering::SeqCst) {
+            self.settle_all(|| Raw::Terminated);
+        } else if self.broken.load(Ordering::SeqCst) {
+            self.settle_all(|| Raw::Broken);
+        }
+        job
+    }
+
+    pub fn push(&self, pending: Pending) {
+        let mut books = self.books();
+        if !self.terminated.load(Ordering::SeqCst) && !self.broken.load(Ordering::SeqCst) {
+            books.large += u32::from(matches!(pending, Pending::Object { .. }));
+            books.backlog.push_back(pending);
+        }
+    }
+
+    /// Notes the outcome of a task that never was sent.
+    pub fn settle(&self, job: &Arc<Job>, index: u32, raw: Raw) {
+        if job.settle(index, raw) {
+            let mut books = self.books();
+            self.close_job(&mut books, job);
+            drop(books);
+            self.wake_followers();
+        }
+    }
+
+    /// A job is settled: out of the books, and to its callbacks.
+    pub fn close_job(&self, books: &mut Books, job: &Arc<Job>) {
+        books.jobs.remove(&job.number);
+        if job.callbacks.is_some() && !job.is_over() {
+            books.calls.push_back(Arc::clone(job));
+            signal::notify(&self.calls, u32::MAX);
+        }
+    }
+
+    /// Collects what came from the workers. Needs no interpreter.
+    pub fn collect(&self) -> bool {
+        let mut settled = Vec::new();
+        let mut any = false;
+        loop {
+            let more = self.ledger.drain(&mut settled);
+            any |= !settled.is_empty();
+            if !settled.is_empty() {
+                self.book(&mut settled);
+            }
+            if !more {
+                return any;
+            }
+        }
+    }
+
+    fn book(&self, settled: &mut Vec<Settled>) {
+        let mut over = false;
+        let mut breaks = false;
+        let mut dropped = Vec::new();
+        let mut books = self.books();
+        let mut last: Option<Arc<Job>> = None;
+        for Settled { id, outcome, kept } in settled.drain(..) {
+            let raw = match outcome {
+                pool::Outcome::Done(bytes) => Raw::Small(bytes),
+                pool::Outcome::Large(envelope) => Raw::Large(Box::new(envelope)),
+                pool::Outcome::Died(ended) => Raw::Died(ended, kept),
+                pool::Outcome::Note(note) => {
+                    books.note = Some(note);
+                    continue;
+                }
+                pool::Outcome::Left(ended) => {
+                    self.vacant.store(true, Ordering::SeqCst);
+                    books.failures = if ended.was_ready { 0 } else { books.failures + 1 };
+                    breaks |= books.failures > self.tolerance;
+                    books.last_end = Some(ended);
+                    over = true;
+                    continue;
+                }
+            };
+            let (number, index) = ((id >> 32) as u32, id as u32);
+            let known = last.take().filter(|job| job.number == number);
+            let Some(job) = known.or_else(|| books.jobs.get(&number).cloned()) else {
+                dropped.push(raw);
+                continue;
+            };
+            if job.settle(index, raw) {
+                over = true;
+                self.close_job(&mut books, &job);
+            }
+            last = Some(job);
+        }
+        drop(books);
+        drop(dropped);
+        if breaks && !self.broken.swap(true, Ordering::SeqCst) {
+            self.settle_all(|| Raw::Broken);
+        }
+        if over {
+            self.wake_followers();
+        }
+    }
+
+    pub fn settle_all(&self, raw: impl Fn() -> Raw) {
+        let (jobs, backlog) = {
+            let mut books = self.books();
+            books.large = 0;
+            (books.jobs.values().cloned().collect::<Vec<_>>(), std::mem::take(&mut books.backlog))
+        };
+        for job in jobs {
+            if job.settle_rest(&raw) {
+                self.close_job(&mut self.books(), &job);
+            }
+        }
+        self.wake_followers();
+        drop(backlog);
+    }
+
+    fn wake_followers(&self) {
+        if self.followers.load(Ordering::SeqCst) > 0 {
+            signal::notify(&self.follow, u32::MAX);
+        }
+    }
+
+    /// Has workers replaced, if that is needed. The keeper may start processes.
+    pub fn keep(&self, py: Python<'_>) -> PyResult<()> {
+        if self.vacant.load(Ordering::SeqCst)
+            && !self.broken.load(Ordering::SeqCst)
+            && !self.terminated.load(Ordering::SeqCst)
+            && self.vacant.swap(false, Ordering::SeqCst)
+            && let Some(keeper) = self.keeper.get()
+        {
+            keeper.call0(py)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until `over()`, doing the pool's work meanwhile. Inner error: not in time.
+    pub fn wait_until(
+        &self,
+        py: Python<'_>,
+        deadline: Deadline,
+        over: impl Fn() -> bool + Sync,
+    ) -> PyResult<Result<(), Error>> {
+        if over() {
+            return Ok(Ok(()));
+        }
+        self.check_process()?;
+        self.users.fetch_add(1, Ordering::SeqCst);
+        self.visits.fetch_add(1, Ordering::SeqCst);
+        let result = self.wait_as_user(py, deadline, &over);
+        if self.users.fetch_sub(1, Ordering::SeqCst) == 1 {
+            signal::notify(&self.pump, u32::MAX);
+        }
+        result
+    }
+
+    fn wait_as_user(
+        &self,
+        py: Python<'_>,
+        deadline: Deadline,
+        over: &(impl Fn() -> bool + Sync),
+    ) -> PyResult<Result<(), Error>> {
+        loop {
+            if over() {
+                return Ok(Ok(()));
+            }
+            if self.leader.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                let lead = Lead(self);
+                let result = self.lead(py, deadline, over);
+                drop(lead);
+                return result;
+            }
+            self.followers.fetch_add(1, Ordering::SeqCst);
+            let come = || over() || self.leader.load(Ordering::SeqCst) == 0;
+            // If it is the pool's own thread that leads, it is to make room.
+            let result = waiting::wait_detached(py, deadline, |deadline| {
+                self.ledger.tell();
+                signal::wait(&self.follow, deadline, come)
+            });
+            self.followers.fetch_sub(1, Ordering::SeqCst);
+            if let Err(error) = result? {
+                return Ok(if over() { Ok(()) } else { Err(error) });
+            }
+        }
+    }
+
+    /// Does the pool's work until `over()`.
+    fn lead(
+        &self,
+        py: Python<'_>,
+        deadline: Deadline,
+        over: &(impl Fn() -> bool + Sync),
+    ) -> PyResult<Result<(), Error>> {
+        loop {
+            self.collect();
+            if over() {
+                return Ok(Ok(()));
+            }
+            self.step(py)?;
+            if over() {
+                return Ok(Ok(()));
+            }
+            match waiting::wait_detached(py, deadline, |deadline| self.ledger.wait(deadline, over))? {
+                Err(Error::TimedOut) => return Ok(if over() { Ok(()) } else { Err(Error::TimedOut) }),
+                Err(error) => return Err(errors::raise(error)),
+                Ok(()) => {}
+            }
+        }
+    }
+
+    /// What the leader does besides collecting: workers replaced, tasks sent.
+    fn step(&self, py: Python<'_>) -> PyResult<()> {
+        self.keep(py)?;
+        if !self.feed(py)? {
+            self.ledger.balance();
+        }
+        if self.closing.load(Ordering::SeqCst) && self.is_idle() {
+            self.ledger.stop();
+        }
+        Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.books().jobs.is_empty()
+    }
+
+    /// For those who came with tasks and do not wait: sends what there is room for.
+    pub fn nudge(&self, py: Python<'_>) -> PyResult<()> {
+        if self.ledger.has_news() {
+            self.collect();
+        }
+        self.keep(py)?;
+        self.feed(py)?;
+        if self.users.load(Ordering::SeqCst) == 0 {
+            signal::notify(&self.pump, u32::MAX);
+        }
+        Ok(())
+    }
+
+    /// Why there will be no workers.
+    pub fn why_broken(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Option<Arc<Ended>>)> {
+        let (note, ended) = {
+            let books = self.books();
+            (books.note.clone(), books.last_end.clone())
+        };
+        let note = match note {
+            Some(note) => worker::read_note(py, &note)?.unbind(),
+            None => py.None(),
+        };
+        Ok((note, ended))
+    }
+}
+
+/// The lead, given back also when an exception ends it.
+struct Lead<'a>(&'a Desk);
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        self.0.leader.store(0, Ordering::SeqCst);
+        self.0.wake_followers();
+    }
+}
+
+/// A worker's place in a pool; goes to the worker with its arguments.
+#[pyclass(module = "polyproc._polyproc", frozen)]
+pub struct Seat {
+    ledger: Arc<Ledger>,
+    seat: pool::Seat,
+}
+
+#[pymethods]
+impl Seat {
+    #[getter]
+    fn number(&self) -> u32 {
+        self.seat.number
+    }
+
+    /// What names the lane.
+    #[getter]
+    fn handle<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.seat.handle.to_bytes())
+    }
+
+    /// What is pickled for a worker that is not forked.
+    fn _share<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        sharing::share_by(py, [self.seat.handle], "Seat", |child| self.ledger.share_seat(self.seat.number, child))
+    }
+
+    /// Takes the place back: no worker was started for it.
+    fn give_back(&self) {
+        self.ledger.close_seat(self.seat.number);
+    }
+
+    /// From now on the end of this process is the end of the worker that has the seat.
+    fn watch(&self, child: &Bound<'_, Child>) {
+        let (ledger, number) = (Arc::clone(&self.ledger), self.seat.number);
+        supervisor::tell(
+            child.get().engine(),
+            Box::new(move |child| {
+                if let Some(report) = child.report() {
+                    ledger.ended(number, report.pid, report.status);
+                }
+            }),
+        );
+    }
+}
+
+#[pymethods]
+impl Desk {
+    /// `limited` if workers are sent a limited number of tasks; `tolerance` workers may end in a row before they are ready.
+    #[new]
+    fn new(limited: bool, tolerance: u32) -> PyResult<Desk> {
+        Ok(Desk {
+            ledger: Arc::new(Ledger::new().map_err(errors::raise)?),
+            books: Mutex::default(),
+            stored: Mutex::default(),
+            leader: AtomicU32::new(0),
+            follow: AtomicU32::new(0),
+            followers: AtomicU32::new(0),
+            pump: AtomicU32::new(0),
+            calls: AtomicU32::new(0),
+            users: AtomicU32::new(0),
+            visits: AtomicU32::new(0),
+            vacant: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            terminated: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            feeding: AtomicBool::new(false),
+            keeper: OnceLock::new(),
+            limited,
+            tolerance,
+            born_in: fork::count(),
+        })
+    }
+
+    /// Who replaces workers: called without arguments, by whatever thread notices.
+    fn set_keeper(&self, keeper: Py<PyAny>) -> PyResult<()> {
+        self.keeper.set(keeper).map_err(|_| PyValueError::new_err("this pool has a keeper"))
+    }
+
+    /// A place for a worker that may be sent `most` tasks.
+    #[pyo3(signature = (most = None))]
+    fn open_seat(&self, most: Option<u32>) -> PyResult<Seat> {
+        let seat = self.ledger.open_seat(most).map_err(errors::raise)?;
+        Ok(Seat { ledger: Arc::clone(&self.ledger), seat })
+    }
+
+    /// The numbers of the jobs that are not settled.
+    fn jobs(&self) -> Vec<u32> {
+        self.books().jobs.keys().copied().collect()
+    }
+
+    /// Sends what there is room for, and has workers replaced.
+    fn attend(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_process()?;
+        self.nudge(py)
+    }
+
+    /// No more tasks will come: workers end when those that there are have been done.
+    fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+        if self.is_idle() {
+            self.ledger.stop();
+        } else {
+            signal::notify(&self.pump, u32::MAX);
+        }
+    }
+
+    /// Waits until every job is settled, and has the workers end.
+    fn finish(&self, py: Python<'_>) -> PyResult<()> {
+        self.check_process()?;
+        // What is left of iterables is drawn now: nobody may come back for it.
+        loop {
+            let streams = std::mem::take(&mut self.books().streams);
+            for stream in &streams {
+                stream.draw_all(py, self)?;
+            }
+            let over = || self.is_idle() && self.books().calls.is_empty();
+            match self.wait_until(py, Deadline::Never, over)? {
+                Ok(()) if self.books().streams.is_empty() => break,
+                Ok(()) => {}
+                Err(error) => return Err(errors::raise(error)),
+            }
+        }
+        self.ledger.stop();
+        Ok(())
+    }
+
+    /// Settles every job with the news that the pool was terminated, and forgets the workers.
+    fn terminate(&self) {
+        if self.born_in != fork::count() || self.terminated.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.collect();
+        let streams = std::mem::take(&mut self.books().streams);
+        self.settle_all(|| Raw::Terminated);
+        self.ledger.abandon();
+        drop(streams);
+        self.stop_threads();
+    }
+
+    /// Ends the pool's own threads, the one that runs callbacks after the last of them.
+    fn stop_threads(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        for word in [&self.pump, &self.calls] {
+            signal::wake_all(word);
+        }
+        self.ledger.tell();
+    }
+
+    #[getter]
+    fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::SeqCst)
+    }
+
+    /// The pool's own thread: does the work while nobody waits.
+    fn run_pump(&self, py: Python<'_>) -> PyResult<()> {
+        let stopped = || self.stopped.load(Ordering::SeqCst);
+        let alone = || self.users.load(Ordering::SeqCst) == 0;
+        let wanted = || stopped() || (alone() && (!self.is_idle() || self.vacant.load(Ordering::SeqCst)));
+        let grace = AtomicU32::new(0);
+        while !stopped() {
+            let seen = py.detach(|| {
+                let _ = signal::wait(&self.pump, Deadline::Never, wanted);
+                let seen = self.visits.load(Ordering::SeqCst);
+                let _ = signal::wait(&grace, Deadline::At(clock::now() + GRACE), stopped);
+                seen
+            });
+            if stopped() || self.visits.load(Ordering::SeqCst) != seen || !wanted() {
+                continue;
+            }
+            if self.leader.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                let lead = Lead(self);
+                let enough = || stopped() || !alone() || (self.is_idle() && !self.vacant.load(Ordering::SeqCst));
+                let result = self.lead(py, Deadline::Never, &enough);
+                drop(lead);
+                // The keeper could not start a worker, or an argument could not be encoded: whoever asks is told.
+                if let Err(error) = result {
+                    error.write_unraisable(py, None);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The thread that runs callbacks. `run` is called with the callback and its argument.
+    fn run_calls(&self, py: Python<'_>, run: &Bound<'_, PyAny>) -> PyResult<()> {
+        loop {
+            let next = || self.books().calls.front().cloned();
+            let come = || self.stopped.load(Ordering::SeqCst) || !self.books().calls.is_empty();
+            py.detach(|| {
+                let _ = signal::wait(&self.calls, Deadline::Never, come);
+            });
+            let Some(job) = next() else {
+                if self.stopped.load(Ordering::SeqCst) {
+                    return Ok(());
+                }
+                continue;
+            };
+            let outcome = super::outcome::run_callback(py, self, &job, run);
+            self.books().calls.pop_front();
+            job.set_over();
+            signal::notify(&self.follow, u32::MAX);
+            self.ledger.tell();
+            outcome?;
+        }
+    }
+
+    /// `function(*args, **kwds)` in a worker.
+    #[pyo3(signature = (function, args, kwds, callback = None, error_callback = None))]
+    fn apply<'py>(
+        slf: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyAny>,
+        kwds: &Bound<'py, PyDict>,
+        callback: Option<Py<PyAny>>,
+        error_callback: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, super::outcome::Outcome>> {
+        super::feed::apply(slf, function, args, kwds, callback, error_callback)
+    }
+
+    /// `function(item)` for each of `items`, a list or a tuple; with `star`, `function(*item)`.
+    #[pyo3(signature = (function, items, star, chunk, on_error, callback = None, error_callback = None))]
+    #[allow(clippy::too_many_arguments)]
+    fn map<'py>(
+        slf: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+        items: &Bound<'py, PyAny>,
+        star: bool,
+        chunk: u32,
+        on_error: u8,
+        callback: Option<Py<PyAny>>,
+        error_callback: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, super::outcome::Outcome>> {
+        super::feed::map(slf, function, items, star, chunk, on_error, callback, error_callback)
+    }
+
+    /// `function(item)` for what `iterator` gives, at most `window` ahead of what is consumed; the window grows while the
+    /// consumer has to wait, unless it is `fixed`.
+    #[pyo3(signature = (function, iterator, ordered, chunk, window, fixed, on_error))]
+    #[allow(clippy::too_many_arguments)]
+    fn stream<'py>(
+        slf: &Bound<'py, Self>,
+        function: &Bound<'py, PyAny>,
+        iterator: &Bound<'py, PyAny>,
+        ordered: bool,
+        chunk: u32,
+        window: u32,
+        fixed: bool,
+        on_error: u8,
+    ) -> PyResult<Bound<'py, super::outcome::Stream>> {
+        super::feed::stream(slf, function, iterator, ordered, chunk, window, fixed, on_error)
+    }
+}
+
+/// A tuple of anything that can be iterated over.
+pub fn tuple<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyTuple>> {
+    match object.cast_exact::<PyTuple>() {
+        Ok(tuple) => Ok(tuple.clone()),
+        Err(_) => PyTuple::new(object.py(), object.try_iter()?.collect::<PyResult<Vec<_>>>()?),
+    }
+}

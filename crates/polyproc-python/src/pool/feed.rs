@@ -1,0 +1,361 @@
+//! From a call to tasks in the lanes.
+//!
+//! What is small is encoded when it is submitted, and its record is all that is kept of it. What is large stays an object
+//! until there is room for it in a lane, so that its blocks are those that the task before has just given back. The items of
+//! a list are encoded when they are sent.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use polyproc_engine::channel::Parcel;
+use pyo3::exceptions::PyException;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use super::cargo::{self, Large, style};
+use super::desk::{Desk, Pending, tuple};
+use super::function::{self, Function};
+use super::job::{Callbacks, Job, Raw, Shape};
+use super::outcome::{Outcome, Stream, StreamCore};
+use crate::block::MUCH;
+use crate::errors;
+
+/// Large tasks in one lane, at most.
+const LARGE_AHEAD: usize = 2;
+
+impl Desk {
+    /// The function in the session's memory: found, or stored now.
+    pub fn function(&self, function: &Bound<'_, PyAny>, for_one: bool) -> PyResult<Option<Arc<Function>>> {
+        let stored = || self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = stored().get(function) {
+            return Ok(Some(known));
+        }
+        let named = function::is_named(function);
+        if for_one && !named {
+            return Ok(None);
+        }
+        let fresh = Arc::new(Function::store(function)?);
+        if named {
+            let forgotten = stored().put(function, Arc::clone(&fresh));
+            drop(forgotten);
+        }
+        Ok(Some(fresh))
+    }
+
+    /// Sends what there is room for. True if something is left.
+    pub fn feed(&self, py: Python<'_>) -> PyResult<bool> {
+        if self.feeding.swap(true, Ordering::SeqCst) {
+            return Ok(true);
+        }
+        let result = self.feed_now(py);
+        self.feeding.store(false, Ordering::SeqCst);
+        result
+    }
+
+    fn feed_now(&self, py: Python<'_>) -> PyResult<bool> {
+        let mut record = Vec::new();
+        loop {
+            if self.books().backlog.is_empty() {
+                return Ok(false);
+            }
+            let Some(room) = self.ledger.room() else { return Ok(true) };
+            let mut sent = 0;
+            let result = self.fill(py, room.seat, room.tasks, room.ahead, &mut sent, &mut record);
+            if sent > 0 {
+                self.ledger.wake(room.seat);
+            }
+            if !result? || sent == 0 {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Fills one lane. False if what comes next has to wait.
+    fn fill(
+        &self,
+        py: Python<'_>,
+        seat: u32,
+        tasks: usize,
+        ahead: usize,
+        sent: &mut usize,
+        record: &mut Vec<u8>,
+    ) -> PyResult<bool> {
+        while *sent < tasks {
+            let next = {
+                let mut books = self.books();
+                if matches!(books.backlog.front(), Some(Pending::Object { .. })) && ahead + *sent >= LARGE_AHEAD {
+                    return Ok(false);
+                }
+                books.backlog.pop_front()
+            };
+            let Some(next) = next else { return Ok(true) };
+            match next {
+                Pending::Ready { job, index, record } => {
+                    if !self.send_ready(seat, job, index, record)? {
+                        return Ok(false);
+                    }
+                    *sent += 1;
+                }
+                Pending::Object { job, index, style, object } => {
+                    let object = object.into_bound(py);
+                    match self.send_object(py, seat, &job, index, style, &object, true, record) {
+                        Ok(true) => {
+                            let mut books = self.books();
+                            books.large = books.large.saturating_sub(1);
+                            *sent += 1;
+                        }
+                        other => {
+                            let object = object.unbind();
+                            self.books().backlog.push_front(Pending::Object { job, index, style, object });
+                            return other;
+                        }
+                    }
+                }
+                Pending::Items { job, items, style, next, count, chunk } => {
+                    let most = (tasks - *sent).max(chunk as usize);
+                    let mut at = next;
+                    let result = self.send_items(py, seat, &job, &items, style, &mut at, count, chunk, most, record);
+                    *sent += (at - next) as usize;
+                    if at < count {
+                        let rest = Pending::Items { job, items, style, next: at, count, chunk };
+                        self.books().backlog.push_front(rest);
+                    }
+                    if !result? {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn send_ready(&self, seat: u32, job: Arc<Job>, index: u32, record: Box<[u8]>) -> PyResult<bool> {
+        // The ledger keeps the record itself, to tell what was asked of a worker that dies.
+        match self.ledger.send_record(seat, job.id(index), record) {
+            Ok(None) => Ok(true),
+            Ok(Some(record)) => {
+                self.books().backlog.push_front(Pending::Ready { job, index, record });
+                Ok(false)
+            }
+            Err(error) => {
+                self.settle(&job, index, failed(errors::raise(error)));
+                Ok(true)
+            }
+        }
+    }
+
+    /// Encodes and sends an object. An error is only what has nothing to do with the task.
+    #[allow(clippy::too_many_arguments)]
+    fn send_object(
+        &self,
+        py: Python<'_>,
+        seat: u32,
+        job: &Arc<Job>,
+        index: u32,
+        style: u8,
+        object: &Bound<'_, PyAny>,
+        begins_unit: bool,
+        record: &mut Vec<u8>,
+    ) -> PyResult<bool> {
+        record.clear();
+        cargo::task_head(record, job.id(index), job.function.as_ref().map(|function| function.handle()), style);
+        let large = match cargo::pack(object, record) {
+            Ok(large) => large,
+            Err(error) if error.is_instance_of::<PyException>(py) => {
+                self.settle(job, index, failed(error));
+                return Ok(true);
+            }
+            Err(error) => return Err(error),
+        };
+        let sent = parcel(py, large.as_ref(), record)
+            .and_then(|mut parcel| self.ledger.send(seat, job.id(index), &mut parcel, &mut None, begins_unit));
+        match sent {
+            Ok(sent) => Ok(sent),
+            Err(error) => {
+                self.settle(job, index, failed(errors::raise(error)));
+                Ok(true)
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn send_items(
+        &self,
+        py: Python<'_>,
+        seat: u32,
+        job: &Arc<Job>,
+        items: &Py<PyAny>,
+        style: u8,
+        at: &mut u32,
+        count: u32,
+        chunk: u32,
+        most: usize,
+        record: &mut Vec<u8>,
+    ) -> PyResult<bool> {
+        let items = items.bind(py);
+        let list = items.cast_exact::<PyList>().ok();
+        let whole = items.cast_exact::<PyTuple>().ok();
+        let end = count.min(at.saturating_add(u32::try_from(most).unwrap_or(u32::MAX)));
+        // Whole chunks, where the caller asked for chunks.
+        let end = if chunk > 1 { count.min(end.next_multiple_of(chunk)) } else { end };
+        while *at < end {
+            let item = match (list, whole) {
+                (Some(list), _) => list.get_item(*at as usize),
+                (None, Some(whole)) => whole.get_item(*at as usize),
+                (None, None) => items.get_item(*at),
+            };
+            let sent = match item {
+                Ok(item) => self.send_object(py, seat, job, *at, style, &item, *at % chunk == 0, record)?,
+                Err(error) => {
+                    self.settle(job, *at, failed(error));
+                    true
+                }
+            };
+            if !sent {
+                return Ok(false);
+            }
+            *at += 1;
+        }
+        Ok(true)
+    }
+
+    /// Puts one task into the backlog: encoded if it is small.
+    pub fn submit(&self, job: &Arc<Job>, index: u32, style: u8, object: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut record = Vec::with_capacity(64);
+        cargo::task_head(&mut record, job.id(index), job.function.as_ref().map(|function| function.handle()), style);
+        match cargo::pack(object, &mut record) {
+            Ok(None) => {
+                let record = record.into_boxed_slice();
+                self.push(Pending::Ready { job: Arc::clone(job), index, record });
+            }
+            Ok(Some(_)) => {
+                let object = object.clone().unbind();
+                self.push(Pending::Object { job: Arc::clone(job), index, style, object });
+            }
+            Err(error) if error.is_instance_of::<PyException>(object.py()) => {
+                self.settle(job, index, failed(error));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+fn parcel<'a>(
+    py: Python<'_>,
+    large: Option<&'a Large>,
+    record: &'a [u8],
+) -> polyproc_engine::Result<Parcel<'a>> {
+    match large {
+        None => Parcel::new(0, record),
+        Some(large) if large.size() >= MUCH => py.detach(|| large.parcel(record)),
+        Some(large) => large.parcel(record),
+    }
+}
+
+pub fn failed(error: PyErr) -> Raw {
+    Raw::Failed(Python::attach(|py| error.into_value(py).into_any()))
+}
+
+fn callbacks(on_success: Option<Py<PyAny>>, on_error: Option<Py<PyAny>>) -> Option<Callbacks> {
+    (on_success.is_some() || on_error.is_some()).then(|| Callbacks { on_success, on_error, made: Mutex::new(None) })
+}
+
+pub fn apply<'py>(
+    desk: &Bound<'py, Desk>,
+    function: &Bound<'py, PyAny>,
+    args: &Bound<'py, PyAny>,
+    kwds: &Bound<'py, PyDict>,
+    on_success: Option<Py<PyAny>>,
+    on_error: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, Outcome>> {
+    let (py, this) = (desk.py(), desk.get());
+    this.check_process()?;
+    let stored = match this.function(function, true) {
+        Ok(stored) => Ok(stored),
+        Err(error) if error.is_instance_of::<PyException>(py) => Err(error),
+        Err(error) => return Err(error),
+    };
+    let (stored, error) = match stored {
+        Ok(stored) => (stored, None),
+        Err(error) => (None, Some(error)),
+    };
+    let args = tuple(args)?;
+    let (style, object) = match (&stored, kwds.is_empty()) {
+        (Some(_), true) => (style::STAR, args.into_any()),
+        (Some(_), false) => (style::FULL, (args, kwds).into_pyobject(py)?.into_any()),
+        (None, _) => (style::WHOLE, (function, args, kwds).into_pyobject(py)?.into_any()),
+    };
+    let calls = callbacks(on_success, on_error);
+    let job = this.enter(|number| Job::new(number, Shape::Single, 1, stored, calls, None));
+    match error {
+        Some(error) => this.settle(&job, 0, failed(error)),
+        None => this.submit(&job, 0, style, &object)?,
+    }
+    this.nudge(py)?;
+    Outcome::new(desk, job, 0)
+}
+
+#[allow(clippy::too_many_arguments)]
+pub fn map<'py>(
+    desk: &Bound<'py, Desk>,
+    function: &Bound<'py, PyAny>,
+    items: &Bound<'py, PyAny>,
+    star: bool,
+    chunk: u32,
+    on_error: u8,
+    on_success: Option<Py<PyAny>>,
+    on_failure: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, Outcome>> {
+    let (py, this) = (desk.py(), desk.get());
+    this.check_process()?;
+    let count = u32::try_from(items.len()?)?;
+    let stored = match this.function(function, false) {
+        Err(error) if !error.is_instance_of::<PyException>(py) => return Err(error),
+        other => other,
+    };
+    let style = if star { style::STAR } else { style::ITEM };
+    let calls = callbacks(on_success, on_failure);
+    let (stored, error) = match stored {
+        Ok(stored) => (stored, None),
+        Err(error) => (None, Some(error.into_value(py).into_any())),
+    };
+    let kept = items.clone().unbind();
+    let job = this.enter(|number| Job::new(number, Shape::List, count, stored, calls, Some(kept)));
+    match error {
+        Some(error) => {
+            if job.settle_rest(|| Raw::Failed(Python::attach(|py| error.clone_ref(py)))) {
+                this.close_job(&mut this.books(), &job);
+            }
+        }
+        None if count > 0 => {
+            let items = items.clone().unbind();
+            this.push(Pending::Items { job: Arc::clone(&job), items, style, next: 0, count, chunk: chunk.max(1) });
+        }
+        None => {}
+    }
+    this.nudge(py)?;
+    Outcome::new(desk, job, on_error)
+}
+
+#[allow(clippy::too_many_arguments)]
+pub fn stream<'py>(
+    desk: &Bound<'py, Desk>,
+    function: &Bound<'py, PyAny>,
+    iterator: &Bound<'py, PyAny>,
+    ordered: bool,
+    chunk: u32,
+    window: u32,
+    fixed: bool,
+    on_error: u8,
+) -> PyResult<Bound<'py, Stream>> {
+    let (py, this) = (desk.py(), desk.get());
+    this.check_process()?;
+    let stored = this.function(function, false)?;
+    let job = this.enter(|number| Job::new(number, Shape::Stream { ordered }, 0, stored, None, None));
+    let core = Arc::new(StreamCore::new(job, iterator.clone().unbind(), chunk, window, fixed));
+    core.draw(py, this)?;
+    this.books().streams.push(Arc::clone(&core));
+    this.nudge(py)?;
+    Stream::new(desk, core, on_error)
+}

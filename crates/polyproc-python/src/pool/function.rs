@@ -1,0 +1,169 @@
+//! Functions, stored once for all workers.
+//!
+//! A function is pickled once for each call of `map` or `imap`, and once for good where its pickle is no more than its name;
+//! the pickle lies in the session's memory, and each task names it by its handle. A worker reads it at the first task that
+//! names it.
+//!
+//! ```text
+//!  count:8 │ length:8 × count │ pickle │ buffer │ buffer …
+//! ```
+
+use std::collections::HashMap;
+use std::mem::ManuallyDrop;
+
+use polyproc_engine::Handle;
+use polyproc_engine::shm::Memory;
+use polyproc_engine::sys::fork;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyCFunction, PyFunction, PyType};
+
+use crate::errors;
+use crate::pickling::{self, Export};
+
+/// How many functions are remembered, by a pool and by a worker.
+const MOST: usize = 256;
+
+/// A function in the session's memory. It stays there for as long as this lives.
+pub struct Function {
+    memory: ManuallyDrop<Memory>,
+    born_in: i32,
+}
+
+impl Function {
+    /// Pickles `function`.
+    ///
+    /// # Errors
+    /// What pickling raises, and `OSError` where there is no memory for it.
+    pub fn store(function: &Bound<'_, PyAny>) -> PyResult<Function> {
+        let pickled = pickling::dumps(function)?;
+        let parts: Vec<&Export> = std::iter::once(&pickled.body).chain(&pickled.buffers).collect();
+        let size = 8 + parts.len() * 8 + parts.iter().map(|part| part.len()).sum::<usize>();
+        let memory = Memory::allocate(size).map_err(errors::raise)?;
+        memory.keep_to_ourselves();
+        let mut at = 0;
+        let mut write = |bytes: &[u8]| {
+            // SAFETY: the memory has `size` bytes, which are the sum of what is written; nobody else knows of it yet.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.as_ptr().add(at), bytes.len()) };
+            at += bytes.len();
+        };
+        write(&(parts.len() as u64).to_le_bytes());
+        parts.iter().for_each(|part| write(&(part.len() as u64).to_le_bytes()));
+        parts.iter().for_each(|part| write(part.bytes()));
+        Ok(Function { memory: ManuallyDrop::new(memory), born_in: fork::count() })
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.memory.handle()
+    }
+}
+
+impl Drop for Function {
+    fn drop(&mut self) {
+        // A forked child does not hold it.
+        if self.born_in == fork::count() {
+            // SAFETY: dropped once, here.
+            unsafe { ManuallyDrop::drop(&mut self.memory) };
+        }
+    }
+}
+
+/// The functions that a pool has stored for good.
+#[derive(Default)]
+pub struct Stored {
+    functions: HashMap<usize, (Py<PyAny>, std::sync::Arc<Function>)>,
+}
+
+impl Stored {
+    /// The function, stored now or before; None for what has to be pickled anew for every call, since its pickle is more
+    /// than a name: bound methods, partial objects, closures.
+    pub fn get(&mut self, function: &Bound<'_, PyAny>) -> Option<std::sync::Arc<Function>> {
+        self.functions.get(&(function.as_ptr() as usize)).map(|(_, stored)| std::sync::Arc::clone(stored))
+    }
+
+    /// Remembers a function; gives back what is forgotten for that, to be dropped where Python may run.
+    #[must_use]
+    pub fn put(&mut self, function: &Bound<'_, PyAny>, stored: std::sync::Arc<Function>) -> Option<Stored> {
+        let old = (self.functions.len() >= MOST).then(|| std::mem::take(self));
+        self.functions.insert(function.as_ptr() as usize, (function.clone().unbind(), stored));
+        old
+    }
+}
+
+/// True if plain pickle writes no more than the function's name, so that the same object has the same pickle for ever.
+pub fn is_named(function: &Bound<'_, PyAny>) -> bool {
+    let py = function.py();
+    if function.is_exact_instance_of::<PyFunction>() {
+        let found = || -> PyResult<bool> {
+            let module = function.getattr("__module__")?;
+            let name: String = function.getattr("__qualname__")?.extract()?;
+            let modules = py.import("sys")?.getattr("modules")?;
+            let mut place = modules.get_item(module)?;
+            for part in name.split('.') {
+                place = place.getattr(part)?;
+            }
+            Ok(place.is(function))
+        };
+        return found().unwrap_or(false);
+    }
+    if function.is_exact_instance_of::<PyCFunction>() {
+        // One of a module, not a bound method of an object.
+        return function.getattr("__self__").is_ok_and(|owner| {
+            owner.is_none() || owner.is_instance_of::<pyo3::types::PyModule>()
+        });
+    }
+    function.is_exact_instance_of::<PyType>()
+}
+
+/// The functions that a worker knows.
+#[derive(Default)]
+pub struct Known {
+    functions: HashMap<(u32, u32), Py<PyAny>>,
+}
+
+impl Known {
+    /// The function behind a handle.
+    ///
+    /// # Errors
+    /// What unpickling raises.
+    pub fn get<'py>(&mut self, py: Python<'py>, handle: Handle) -> PyResult<Bound<'py, PyAny>> {
+        if let Some(function) = self.functions.get(&(handle.cell, handle.generation)) {
+            return Ok(function.bind(py).clone());
+        }
+        let memory = Memory::from_handle(handle).map_err(errors::raise)?;
+        let function = read(py, &memory)?;
+        if self.functions.len() >= MOST {
+            self.functions.clear();
+        }
+        self.functions.insert((handle.cell, handle.generation), function.clone().unbind());
+        Ok(function)
+    }
+}
+
+fn read<'py>(py: Python<'py>, memory: &Memory) -> PyResult<Bound<'py, PyAny>> {
+    let damaged = || PyValueError::new_err("a function does not parse: shared memory was overwritten");
+    let mut bytes = Vec::with_capacity(memory.len());
+    // SAFETY: the memory is mapped for its length; it is copied once, as bytes, and checked afterwards.
+    unsafe {
+        std::ptr::copy_nonoverlapping(memory.as_ptr(), bytes.as_mut_ptr(), memory.len());
+        bytes.set_len(memory.len());
+    }
+    let bytes: Vec<u8> = bytes;
+    let mut rest = bytes.as_slice();
+    let mut number = || {
+        let (head, tail) = rest.split_first_chunk::<8>()?;
+        rest = tail;
+        usize::try_from(u64::from_le_bytes(*head)).ok()
+    };
+    let count = number().filter(|&count| count <= bytes.len() / 8).ok_or_else(damaged)?;
+    let lengths = (0..count).map(|_| number()).collect::<Option<Vec<_>>>().ok_or_else(damaged)?;
+    let mut parts = Vec::with_capacity(count);
+    for length in lengths {
+        let (part, tail) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        parts.push(part);
+        rest = tail;
+    }
+    let (body, buffers) = parts.split_first().ok_or_else(damaged)?;
+    let buffers = buffers.iter().map(|buffer| PyByteArray::new(py, buffer).into_any()).collect();
+    pickling::loads(PyBytes::new(py, body).as_any(), buffers)
+}

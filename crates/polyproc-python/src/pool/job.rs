@@ -1,0 +1,258 @@
+//! A job: one call of `apply`, `map` or `imap`, its tasks numbered from zero, and what has come of each.
+//!
+//! A task's number in the ledger is `job << 32 | index`. Results stay as they came until somebody asks for them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use polyproc_engine::channel::Envelope;
+use polyproc_engine::pool::Ended;
+use pyo3::prelude::*;
+
+use super::function::Function;
+
+/// What has come of a task.
+pub enum Raw {
+    /// The verdict, the kind, the payload.
+    Small(Box<[u8]>),
+    /// The same, the payload in blocks.
+    Large(Box<Envelope>),
+    /// Its worker died in it; the task's record, if it was kept.
+    Died(Arc<Ended>, Option<Box<[u8]>>),
+    /// It could not be sent, or the iterable raised: the exception.
+    Failed(Py<PyAny>),
+    /// The pool was terminated first.
+    Terminated,
+    /// The pool cannot start workers.
+    Broken,
+}
+
+/// What a job is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// One task.
+    Single,
+    /// A list of tasks, whose results are a list.
+    List,
+    /// Tasks that are drawn as their results are consumed, in order or as they come.
+    Stream { ordered: bool },
+}
+
+pub struct Job {
+    pub number: u32,
+    pub shape: Shape,
+    /// Stored for all workers; None if each task brings its own.
+    pub function: Option<Arc<Function>>,
+    body: Mutex<Body>,
+    /// Every task is settled.
+    settled: AtomicBool,
+    /// The same, and the callbacks have run.
+    over: AtomicBool,
+    pub callbacks: Option<Callbacks>,
+    /// The items of a list, for whoever sends them and for errors that name one.
+    items: Mutex<Option<Py<PyAny>>>,
+}
+
+pub struct Callbacks {
+    pub on_success: Option<Py<PyAny>>,
+    pub on_error: Option<Py<PyAny>>,
+    /// What they are called with, and whether it is a value: made once, before they are called.
+    pub made: Mutex<Option<(Py<PyAny>, bool)>>,
+}
+
+#[derive(Default)]
+struct Body {
+    /// Of a list: at its index. Of a stream: from `first` on, or as they came.
+    results: VecDeque<Option<Raw>>,
+    first: u32,
+    /// Tasks that there are so far, and whether that is all.
+    count: u32,
+    complete: bool,
+    settled: u32,
+    /// Nobody will ask for the results.
+    forgotten: bool,
+}
+
+impl Job {
+    pub fn new(
+        number: u32,
+        shape: Shape,
+        count: u32,
+        function: Option<Arc<Function>>,
+        callbacks: Option<Callbacks>,
+        items: Option<Py<PyAny>>,
+    ) -> Job {
+        let is_stream = matches!(shape, Shape::Stream { .. });
+        let results = if is_stream { VecDeque::new() } else { (0..count).map(|_| None).collect() };
+        let body = Body { results, count, complete: !is_stream, ..Body::default() };
+        Job {
+            number,
+            shape,
+            function,
+            body: Mutex::new(body),
+            settled: AtomicBool::new(!is_stream && count == 0),
+            over: AtomicBool::new(!is_stream && count == 0),
+            callbacks,
+            items: Mutex::new(items),
+        }
+    }
+
+    fn body(&self) -> MutexGuard<'_, Body> {
+        self.body.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn id(&self, index: u32) -> u64 {
+        (u64::from(self.number) << 32) | u64::from(index)
+    }
+
+    /// Every task is settled and the callbacks have run.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    #[inline]
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    pub fn set_over(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    /// Notes what has come of a task. True if it was the last one.
+    pub fn settle(&self, index: u32, raw: Raw) -> bool {
+        let mut body = self.body();
+        let place = match self.shape {
+            Shape::Stream { ordered: false } => {
+                if !body.forgotten {
+                    body.results.push_back(Some(raw));
+                }
+                None
+            }
+            Shape::Stream { ordered: true } => {
+                let at = index.wrapping_sub(body.first) as usize;
+                if body.forgotten || at > 1 << 30 {
+                    None
+                } else {
+                    if body.results.len() <= at {
+                        body.results.resize_with(at + 1, || None);
+                    }
+                    body.results.get_mut(at)
+                }
+                .map(|place| place.replace(raw))
+            }
+            _ => body.results.get_mut(index as usize).map(|place| place.replace(raw)),
+        };
+        let was_settled = matches!(place, Some(Some(_)));
+        if !was_settled {
+            body.settled += 1;
+        }
+        drop(place);
+        self.look(&body)
+    }
+
+    fn look(&self, body: &Body) -> bool {
+        let last = body.complete && body.settled >= body.count && !self.is_settled();
+        if last {
+            self.settled.store(true, Ordering::Release);
+            if self.callbacks.is_none() {
+                self.set_over();
+            }
+        }
+        last
+    }
+
+    /// Settles whatever is not. True if anything was left.
+    pub fn settle_rest(&self, raw: impl Fn() -> Raw) -> bool {
+        if self.is_settled() {
+            return false;
+        }
+        let mut body = self.body();
+        body.complete = true;
+        match self.shape {
+            Shape::Stream { ordered: false } => {
+                // One error tells it; the others are not worth a line each.
+                if !body.forgotten {
+                    body.results.push_back(Some(raw()));
+                }
+            }
+            Shape::Stream { ordered: true } => {
+                let gap = body.results.iter().position(Option::is_none).unwrap_or(body.results.len());
+                body.results.truncate(gap);
+                body.results.push_back(Some(raw()));
+            }
+            _ => body.results.iter_mut().filter(|place| place.is_none()).for_each(|place| *place = Some(raw())),
+        }
+        body.settled = body.count;
+        self.look(&body);
+        true
+    }
+
+    /// A number for one more task of a stream.
+    pub fn add_task(&self) -> u32 {
+        let mut body = self.body();
+        body.count += 1;
+        body.count - 1
+    }
+
+    /// There will be no more tasks. True if all are settled by now.
+    pub fn complete(&self) -> bool {
+        let mut body = self.body();
+        body.complete = true;
+        self.look(&body)
+    }
+
+    /// Nobody will ask for the results of this stream.
+    pub fn forget(&self) {
+        let results = {
+            let mut body = self.body();
+            body.forgotten = true;
+            std::mem::take(&mut body.results)
+        };
+        drop(results);
+    }
+
+    /// The next result of a stream, if it is there.
+    pub fn pop(&self) -> Option<Raw> {
+        let mut body = self.body();
+        if !matches!(body.results.front(), Some(Some(_))) {
+            return None;
+        }
+        body.first = body.first.wrapping_add(1);
+        body.results.pop_front().flatten()
+    }
+
+    /// True if the next result of a stream is there.
+    pub fn has_next(&self) -> bool {
+        matches!(self.body().results.front(), Some(Some(_)))
+    }
+
+    /// True once a stream has given out everything.
+    pub fn is_spent(&self) -> bool {
+        let body = self.body();
+        body.complete && body.settled >= body.count && body.results.is_empty()
+    }
+
+    /// Takes all results of a job that is not a stream.
+    pub fn take_results(&self) -> VecDeque<Option<Raw>> {
+        std::mem::take(&mut self.body().results)
+    }
+
+    /// How many tasks are not settled.
+    pub fn left(&self) -> u32 {
+        let body = self.body();
+        body.count.saturating_sub(body.settled)
+    }
+
+    /// The items of a list.
+    pub fn items(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|items| items.clone_ref(py))
+    }
+
+    /// Lets go of the items. To be dropped where Python may run.
+    pub fn take_items(&self) -> Option<Py<PyAny>> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}

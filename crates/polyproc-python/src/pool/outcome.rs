@@ -1,0 +1,434 @@
+//! Results as Python sees them: what `apply_async` and `map_async` return, and the iterators of `imap`.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use polyproc_engine::{Deadline, Error};
+use pyo3::exceptions::{PyException, PyStopIteration, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyList, PyTuple, PyType};
+
+use super::cargo::{self, RESULT_HEAD, TASK_HEAD, verdict};
+use super::desk::Desk;
+use super::feed::failed;
+use super::job::{Job, Raw, Shape};
+use crate::{errors, waiting};
+
+/// What becomes of tasks that failed, in a list or a stream.
+mod on_error {
+    pub const RETURN: u8 = 1;
+    pub const SKIP: u8 = 2;
+}
+
+/// The farthest that a stream runs ahead of its consumer.
+const WIDEST: u32 = 8192;
+/// Large tasks that a stream has drawn and not sent, at most.
+const LARGE_AHEAD: u32 = 4;
+
+/// A function of `polyproc._pool_errors`.
+fn helper<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import("polyproc._pool_errors")?.getattr(name)
+}
+
+/// What came of a task: its value, or else the exception. The outer error has nothing to do with the task.
+fn open<'py>(py: Python<'py>, desk: &Desk, job: &Job, index: u32, raw: Raw) -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
+    let exception = |object: Bound<'py, PyAny>| Ok(Err(PyErr::from_value(object)));
+    match raw {
+        Raw::Small(bytes) => match &*bytes {
+            [verdict, payload @ ..] => read(py, *verdict, cargo::unpack(py, payload)),
+            [] => Ok(Err(PyValueError::new_err("a result does not parse: shared memory was overwritten"))),
+        },
+        Raw::Large(mut envelope) => {
+            let verdict = envelope.inline.get(RESULT_HEAD - 1).copied().unwrap_or(verdict::ERROR);
+            let kind = envelope.inline.get(RESULT_HEAD).copied();
+            let payload = cargo::unpack_large(py, kind.as_ref(), &mut envelope);
+            read(py, verdict, payload)
+        }
+        Raw::Died(ended, kept) => {
+            let argument = match (kept, job.items(py)) {
+                (Some(record), _) => record.get(TASK_HEAD..).and_then(|payload| cargo::unpack(py, payload).ok()),
+                (None, Some(items)) => items.bind(py).get_item(index).ok(),
+                (None, None) => None,
+            };
+            let single = job.shape == Shape::Single;
+            let place = (!single).then_some(index);
+            let status = ended.status;
+            let text = status.to_string();
+            exception(helper(py, "died")?.call1((ended.pid, status.code(), text, place, argument.is_some(), argument))?)
+        }
+        Raw::Failed(error) => exception(error.into_bound(py)),
+        Raw::Terminated => exception(helper(py, "terminated")?.call0()?),
+        Raw::Broken => {
+            let (note, ended) = desk.why_broken(py)?;
+            let last = ended.map(|ended| (ended.pid, ended.status.code(), ended.status.to_string()));
+            exception(helper(py, "broken")?.call1((note, last))?)
+        }
+    }
+}
+
+fn read<'py>(
+    py: Python<'py>,
+    verdict: u8,
+    payload: PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
+    match (verdict, payload) {
+        (verdict::VALUE, Ok(value)) => Ok(Ok(value)),
+        (_, Ok(described)) => {
+            let error = helper(py, "rebuild")?.call1((described,))?;
+            Ok(Err(PyErr::from_value(error)))
+        }
+        (_, Err(error)) if error.is_instance_of::<PyException>(py) => {
+            let error = helper(py, "unreadable")?.call1((error.into_value(py),))?;
+            Ok(Err(PyErr::from_value(error)))
+        }
+        (_, Err(error)) => Err(error),
+    }
+}
+
+/// The result of a single task, or the list of a job's results; or the exception.
+fn open_job<'py>(py: Python<'py>, desk: &Desk, job: &Job, mode: u8) -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
+    let results = job.take_results();
+    if job.shape == Shape::Single {
+        let raw = results.into_iter().next().flatten().unwrap_or(Raw::Terminated);
+        return open(py, desk, job, 0, raw);
+    }
+    let list = PyList::empty(py);
+    let mut first = None;
+    for (index, raw) in results.into_iter().enumerate() {
+        match open(py, desk, job, index as u32, raw.unwrap_or(Raw::Terminated))? {
+            Ok(value) if first.is_none() => list.append(value)?,
+            Ok(_) => {}
+            Err(error) if mode == on_error::RETURN => list.append(error.into_value(py))?,
+            Err(_) if mode == on_error::SKIP => {}
+            Err(error) => {
+                first.get_or_insert(error);
+            }
+        }
+    }
+    drop(job.take_items());
+    Ok(match first {
+        Some(error) => Err(error),
+        None => Ok(list.into_any()),
+    })
+}
+
+/// Calls what has to be called with a job's result.
+pub fn run_callback(py: Python<'_>, desk: &Desk, job: &Arc<Job>, run: &Bound<'_, PyAny>) -> PyResult<()> {
+    let Some(callbacks) = &job.callbacks else { return Ok(()) };
+    let opened = open_job(py, desk, job, 0)?;
+    let (value, is_value) = match opened {
+        Ok(value) => (value, true),
+        Err(error) => (error.into_value(py).into_bound(py).into_any(), false),
+    };
+    *callbacks.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((value.clone().unbind(), is_value));
+    let callback = if is_value { &callbacks.on_success } else { &callbacks.on_error };
+    match callback {
+        Some(callback) => run.call1((callback, value)).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// The result of `apply_async`, `map_async` or `starmap_async`.
+#[pyclass(module = "polyproc.pool", name = "ApplyResult", frozen, weakref)]
+pub struct Outcome {
+    desk: Py<Desk>,
+    job: Arc<Job>,
+    on_error: u8,
+    /// The value or the exception, once somebody has asked.
+    opened: Mutex<Option<(Py<PyAny>, bool)>>,
+}
+
+impl Outcome {
+    pub fn new<'py>(desk: &Bound<'py, Desk>, job: Arc<Job>, on_error: u8) -> PyResult<Bound<'py, Outcome>> {
+        Bound::new(desk.py(), Outcome { desk: desk.clone().unbind(), job, on_error, opened: Mutex::new(None) })
+    }
+
+    fn opened(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, bool)> {
+        let known = || {
+            let guard = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+            guard.as_ref().map(|(object, is_value)| (object.clone_ref(py), *is_value))
+        };
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let made = self.job.callbacks.as_ref().and_then(|callbacks| {
+            let guard = callbacks.made.lock().unwrap_or_else(PoisonError::into_inner);
+            guard.as_ref().map(|(object, is_value)| (object.clone_ref(py), *is_value))
+        });
+        let fresh = match made {
+            Some(made) => made,
+            None => match open_job(py, self.desk.get(), &self.job, self.on_error)? {
+                Ok(value) => (value.unbind(), true),
+                Err(error) => (error.into_value(py).into_any(), false),
+            },
+        };
+        // Two threads may have come here; the first has found the results, and keeps them.
+        let mut guard = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let (object, is_value) = guard.get_or_insert(fresh);
+        Ok((object.clone_ref(py), *is_value))
+    }
+
+    fn wait_until(&self, py: Python<'_>, deadline: Deadline) -> PyResult<bool> {
+        match self.desk.get().wait_until(py, deadline, || self.job.is_over())? {
+            Ok(()) => Ok(true),
+            Err(Error::TimedOut) => Ok(false),
+            Err(error) => Err(errors::raise(error)),
+        }
+    }
+}
+
+#[pymethods]
+impl Outcome {
+    /// The value, waiting for it; raises what the function raised. ``TimeoutError`` if it takes longer than `timeout`
+    /// seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn get(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        if !self.job.is_over() && !self.wait_until(py, waiting::deadline(timeout)?)? {
+            return Err(timed_out(py));
+        }
+        match self.opened(py)? {
+            (value, true) => Ok(value),
+            (error, false) => Err(PyErr::from_value(error.into_bound(py))),
+        }
+    }
+
+    /// Waits until the result is there, for at most `timeout` seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn wait(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        self.wait_until(py, waiting::deadline(timeout)?).map(drop)
+    }
+
+    /// Whether the result is there.
+    fn ready(&self, py: Python<'_>) -> PyResult<bool> {
+        if !self.job.is_over() {
+            self.desk.get().check_process()?;
+            self.desk.get().nudge(py)?;
+        }
+        Ok(self.job.is_over())
+    }
+
+    /// Whether the function returned. ``ValueError`` if it still runs.
+    fn successful(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        let this = slf.get();
+        if !this.ready(slf.py())? {
+            return Err(PyValueError::new_err(format!("{} not ready", slf.repr()?)));
+        }
+        Ok(this.opened(slf.py())?.1)
+    }
+
+    /// ``isinstance`` takes it for the standard library's class, as code that was written for that expects.
+    #[getter]
+    fn __class__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        static CLASSES: PyOnceLock<Py<PyTuple>> = PyOnceLock::new();
+        let classes = CLASSES.get_or_try_init(py, || {
+            let module = py.import("polyproc.pool")?;
+            let classes = [module.getattr("ApplyResult")?, module.getattr("MapResult")?];
+            PyResult::Ok(PyTuple::new(py, classes)?.unbind())
+        })?;
+        classes.bind(py).get_item(usize::from(self.job.shape == Shape::List))
+    }
+
+    #[classmethod]
+    fn __class_getitem__<'py>(class: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        class.py().import("types")?.call_method1("GenericAlias", (class, item))
+    }
+}
+
+fn timed_out(py: Python<'_>) -> PyErr {
+    static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let class = CLASS.get_or_try_init(py, || {
+        PyResult::Ok(py.import("polyproc.context")?.getattr("TimeoutError")?.unbind())
+    });
+    match class.and_then(|class| class.call0(py)) {
+        Ok(error) => PyErr::from_value(error.into_bound(py)),
+        Err(error) => error,
+    }
+}
+
+/// A stream of tasks: what is drawn from an iterable, a bounded number ahead of what is consumed.
+pub struct StreamCore {
+    job: Arc<Job>,
+    /// None once there is nothing more to draw.
+    iterator: Mutex<Option<Py<PyAny>>>,
+    /// One thread draws at a time; a generator would refuse another.
+    drawing: AtomicBool,
+    chunk: u32,
+    window: AtomicU32,
+    fixed: bool,
+    drawn: AtomicU32,
+    consumed: AtomicU32,
+    /// Consumed since the window was last widened.
+    since: AtomicU32,
+    /// The user has dropped the iterator.
+    dropped: AtomicBool,
+}
+
+impl StreamCore {
+    pub fn new(job: Arc<Job>, iterator: Py<PyAny>, chunk: u32, window: u32, fixed: bool) -> StreamCore {
+        StreamCore {
+            job,
+            iterator: Mutex::new(Some(iterator)),
+            drawing: AtomicBool::new(false),
+            chunk: chunk.max(1),
+            window: AtomicU32::new(window.max(1)),
+            fixed,
+            drawn: AtomicU32::new(0),
+            consumed: AtomicU32::new(0),
+            since: AtomicU32::new(0),
+            dropped: AtomicBool::new(false),
+        }
+    }
+
+    fn iterator(&self, py: Python<'_>) -> Option<Py<PyAny>> {
+        self.iterator.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|iterator| iterator.clone_ref(py))
+    }
+
+    /// Draws up to the window.
+    pub fn draw(&self, py: Python<'_>, desk: &Desk) -> PyResult<()> {
+        let ahead = self.drawn.load(Ordering::SeqCst).wrapping_sub(self.consumed.load(Ordering::SeqCst));
+        let window = self.window.load(Ordering::SeqCst);
+        if ahead >= window || self.drawing.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let result = self.draw_some(py, desk, window - ahead, true);
+        self.drawing.store(false, Ordering::SeqCst);
+        result
+    }
+
+    /// Draws all that is left.
+    pub fn draw_all(&self, py: Python<'_>, desk: &Desk) -> PyResult<()> {
+        if self.drawing.swap(true, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let result = self.draw_some(py, desk, u32::MAX, false);
+        self.drawing.store(false, Ordering::SeqCst);
+        result
+    }
+
+    fn draw_some(&self, py: Python<'_>, desk: &Desk, most: u32, bounded: bool) -> PyResult<()> {
+        let Some(iterator) = self.iterator(py) else { return Ok(()) };
+        let iterator = iterator.into_bound(py);
+        for _ in 0..most {
+            if bounded && desk.books().large >= LARGE_AHEAD {
+                return Ok(());
+            }
+            let next = iterator.call_method0("__next__");
+            match next {
+                Ok(item) => {
+                    let index = self.job.add_task();
+                    self.drawn.fetch_add(1, Ordering::SeqCst);
+                    desk.submit(&self.job, index, cargo::style::ITEM, &item)?;
+                }
+                Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
+                    self.end(desk);
+                    return Ok(());
+                }
+                Err(error) if error.is_instance_of::<PyException>(py) => {
+                    let index = self.job.add_task();
+                    self.drawn.fetch_add(1, Ordering::SeqCst);
+                    desk.settle(&self.job, index, failed(error));
+                    self.end(desk);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, desk: &Desk) {
+        let iterator = self.iterator.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(iterator);
+        let settled = self.job.complete();
+        let mut books = desk.books();
+        if settled {
+            desk.close_job(&mut books, &self.job);
+        }
+        let streams = std::mem::take(&mut books.streams);
+        let (gone, rest): (Vec<_>, Vec<_>) = streams.into_iter().partition(|other| Arc::ptr_eq(&other.job, &self.job));
+        books.streams = rest;
+        drop(books);
+        drop(gone);
+    }
+
+    /// The consumer had to wait: it is faster than the workers, or they had too little to do.
+    fn widen(&self) {
+        let window = self.window.load(Ordering::SeqCst);
+        if !self.fixed && self.since.load(Ordering::SeqCst) >= window {
+            self.since.store(0, Ordering::SeqCst);
+            self.window.store((window * 2).min(WIDEST.max(window)), Ordering::SeqCst);
+        }
+    }
+}
+
+/// The iterator of `imap` and `imap_unordered`.
+#[pyclass(module = "polyproc.pool", name = "IMapIterator", frozen, weakref)]
+pub struct Stream {
+    desk: Py<Desk>,
+    core: Arc<StreamCore>,
+    on_error: u8,
+}
+
+impl Stream {
+    pub fn new<'py>(desk: &Bound<'py, Desk>, core: Arc<StreamCore>, on_error: u8) -> PyResult<Bound<'py, Stream>> {
+        Bound::new(desk.py(), Stream { desk: desk.clone().unbind(), core, on_error })
+    }
+
+    fn next_until(&self, py: Python<'_>, deadline: Deadline) -> PyResult<Py<PyAny>> {
+        let (desk, core) = (self.desk.get(), &self.core);
+        loop {
+            core.draw(py, desk)?;
+            if let Some(raw) = core.job.pop() {
+                let index = core.consumed.fetch_add(1, Ordering::SeqCst);
+                core.since.fetch_add(1, Ordering::SeqCst);
+                match open(py, desk, &core.job, index, raw)? {
+                    Ok(value) => return Ok(value.unbind()),
+                    Err(error) if self.on_error == on_error::RETURN => return Ok(error.into_value(py).into_any()),
+                    Err(_) if self.on_error == on_error::SKIP => continue,
+                    Err(error) => return Err(error),
+                }
+            }
+            if core.job.is_spent() {
+                return Err(PyStopIteration::new_err(()));
+            }
+            core.widen();
+            core.draw(py, desk)?;
+            match desk.wait_until(py, deadline, || core.job.has_next() || core.job.is_spent())? {
+                Ok(()) => {}
+                Err(Error::TimedOut) => return Err(timed_out(py)),
+                Err(error) => return Err(errors::raise(error)),
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl Stream {
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.next_until(py, Deadline::Never)
+    }
+
+    /// The next result, waiting for it. ``TimeoutError`` if it takes longer than `timeout` seconds.
+    #[pyo3(signature = (timeout = None))]
+    fn next(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        self.next_until(py, waiting::deadline(timeout)?)
+    }
+
+    /// How many items are drawn at once.
+    #[getter]
+    fn _chunk(&self) -> u32 {
+        self.core.chunk
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.core.dropped.store(true, Ordering::SeqCst);
+        self.core.job.forget();
+    }
+}

@@ -1,0 +1,173 @@
+//! The loop of a worker: take, decode, call, encode, commit.
+
+use std::sync::{Mutex, PoisonError};
+
+use polyproc_engine::Deadline;
+use polyproc_engine::Handle;
+use polyproc_engine::channel::{Body, Envelope, Parcel};
+use polyproc_engine::pool::{self, Taken};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyTuple};
+
+use super::cargo::{self, TASK_HEAD, style, verdict};
+use super::function::Known;
+use crate::block::MUCH;
+use crate::{errors, sharing, waiting};
+
+/// A worker's end of its lane.
+#[pyclass(module = "polyproc._polyproc", frozen)]
+pub struct Worker {
+    end: Mutex<Option<pool::Worker>>,
+}
+
+#[pymethods]
+impl Worker {
+    /// `seat` is what `Seat.handle` gave.
+    #[new]
+    fn new(seat: &[u8]) -> PyResult<Worker> {
+        let end = pool::Worker::attach(sharing::received(seat)?).map_err(errors::raise)?;
+        Ok(Worker { end: Mutex::new(Some(end)) })
+    }
+
+    /// Tells the pool something that belongs to no task: why the initializer failed.
+    fn note(&self, note: &Bound<'_, PyAny>) -> PyResult<()> {
+        let mut record = Vec::new();
+        cargo::pack(note, &mut record)?;
+        let mut guard = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = guard.as_mut().ok_or_else(running)?;
+        let mut parcel = Parcel::new(0, &record).map_err(errors::raise)?;
+        end.note(&mut parcel).map_err(errors::raise)
+    }
+
+    /// Works until the pool says that it is enough. `describe` turns an exception into what is sent of it, and
+    /// `refuse` one that says that a result could not be sent.
+    fn work(&self, py: Python<'_>, describe: &Bound<'_, PyAny>, refuse: &Bound<'_, PyAny>) -> PyResult<()> {
+        // Taken out: the user's code runs meanwhile, and a lock must not be held then.
+        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner).take().ok_or_else(running)?;
+        Bench { end, describe, refuse, known: Known::default(), record: Vec::new() }.work(py)
+    }
+}
+
+fn running() -> PyErr {
+    PyRuntimeError::new_err("this worker works already")
+}
+
+struct Bench<'a, 'py> {
+    end: pool::Worker,
+    describe: &'a Bound<'py, PyAny>,
+    refuse: &'a Bound<'py, PyAny>,
+    known: Known,
+    record: Vec<u8>,
+}
+
+impl<'py> Bench<'_, 'py> {
+    fn work(&mut self, py: Python<'py>) -> PyResult<()> {
+        let mut envelope = Envelope::new();
+        self.end.ready();
+        loop {
+            let end = &mut self.end;
+            // With the interpreter held as long as there is something at once, which is most of the time under load.
+            let taken = waiting::wait(py, Deadline::Never, |deadline| end.take(&mut envelope, deadline))?;
+            match taken.map_err(errors::raise)? {
+                Taken::Stop => return Ok(()),
+                Taken::Task(id) => {
+                    let outcome = self.run(py, &mut envelope);
+                    self.commit(py, id, outcome)?;
+                    py.check_signals()?;
+                }
+            }
+        }
+    }
+
+    fn run(&mut self, py: Python<'py>, envelope: &mut Envelope) -> PyResult<Bound<'py, PyAny>> {
+        let (head, payload) = envelope.inline.split_at_checked(TASK_HEAD).ok_or_else(damaged)?;
+        let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
+        let (function, style) = (Handle { cell: number(8), generation: number(12) }, head[16]);
+        let small = envelope.buffers.is_empty() && matches!(envelope.body, Body::Inline);
+        let argument = if small {
+            cargo::unpack(py, payload)
+        } else {
+            let kind = payload.first().copied();
+            cargo::unpack_large(py, kind.as_ref(), envelope)
+        };
+        // What the message named has been taken hold of; what it brought is the argument's by now.
+        envelope.clear();
+        let argument = argument?;
+        match style {
+            style::ITEM => self.known.get(py, function)?.call1((argument,)),
+            style::STAR => self.known.get(py, function)?.call1(as_tuple(argument)?),
+            style::FULL => {
+                let function = self.known.get(py, function)?;
+                let (arguments, options): (Bound<'_, PyAny>, Bound<'_, PyDict>) = argument.extract()?;
+                function.call(as_tuple(arguments)?, Some(&options))
+            }
+            style::WHOLE => {
+                let (function, arguments, options): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyDict>) =
+                    argument.extract()?;
+                drop(argument);
+                function.call(as_tuple(arguments)?, Some(&options))
+            }
+            _ => Err(damaged()),
+        }
+    }
+
+    fn commit(&mut self, py: Python<'py>, id: u64, outcome: PyResult<Bound<'py, PyAny>>) -> PyResult<()> {
+        let (mut verdict, mut object) = match outcome {
+            Ok(value) => (verdict::VALUE, value),
+            Err(error) => (verdict::ERROR, self.describe(py, error)?),
+        };
+        // The object, or else that it cannot be sent, or else that not even that can be.
+        for _ in 0..3 {
+            match self.try_commit(py, id, verdict, &object) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    object = self.refuse.call1((error.into_value(py), object, verdict == verdict::VALUE))?;
+                    verdict = verdict::ERROR;
+                }
+            }
+        }
+        Err(PyRuntimeError::new_err("not even the news that a result could not be sent could be sent"))
+    }
+
+    fn try_commit(&mut self, py: Python<'py>, id: u64, verdict: u8, object: &Bound<'py, PyAny>) -> PyResult<()> {
+        self.record.clear();
+        self.record.extend_from_slice(&id.to_le_bytes());
+        self.record.push(verdict);
+        let mut record = std::mem::take(&mut self.record);
+        let large = cargo::pack(object, &mut record)?;
+        let committed = match &large {
+            None => Parcel::new(0, &record).and_then(|mut parcel| self.end.commit(&mut parcel)),
+            Some(large) => {
+                let packed = if large.size() >= MUCH { py.detach(|| large.parcel(&record)) } else { large.parcel(&record) };
+                packed.and_then(|mut parcel| self.end.commit(&mut parcel))
+            }
+        };
+        self.record = record;
+        committed.map_err(errors::raise)
+    }
+
+    fn describe(&self, py: Python<'py>, error: PyErr) -> PyResult<Bound<'py, PyAny>> {
+        self.describe.call1((error.into_value(py),))
+    }
+}
+
+fn as_tuple(object: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyTuple>> {
+    match object.cast_into_exact::<PyTuple>() {
+        Ok(tuple) => Ok(tuple),
+        Err(other) => {
+            let object = other.into_inner();
+            let items = object.try_iter()?.collect::<PyResult<Vec<_>>>()?;
+            PyTuple::new(object.py(), items)
+        }
+    }
+}
+
+fn damaged() -> PyErr {
+    PyValueError::new_err("a task does not parse: shared memory was overwritten")
+}
+
+/// A note, as it was given to [`Worker::note`].
+pub fn read_note<'py>(py: Python<'py>, note: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    cargo::unpack(py, note).or_else(|_| Ok(PyBytes::new(py, note).into_any()))
+}

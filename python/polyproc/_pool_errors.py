@@ -1,0 +1,143 @@
+"""How errors of a pool's tasks travel, and what they say. An *own* module.
+
+A worker sends an exception as a description: its pickle, its traceback as text, and its repr. The parent makes the
+exception anew, with the text as its cause; where that cannot be done, an error that says so, with the repr.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+from . import _pickling, errors
+from ._borrowed import standard
+
+__all__: list[str] = []
+
+_standard_pool = standard("pool")
+MaybeEncodingError = _standard_pool.MaybeEncodingError
+RemoteTraceback = _standard_pool.RemoteTraceback
+
+#: The longest repr of an argument in a message.
+LONGEST = 100
+
+#: What a description says of the exception.
+_RAISED, _EXITED, _REFUSED = "raised", "exited", "refused"
+
+
+def describe(error: BaseException) -> tuple[str, bytes | None, str, str]:
+    """In a worker: what is sent of an exception that a task has raised."""
+    text = _traceback_of(error)
+    if isinstance(error, (SystemExit, KeyboardInterrupt, GeneratorExit)):
+        return _EXITED, None, text, _what_ended(error)
+    try:
+        pickle = bytes(_pickling.standard_pickle(error))
+    except Exception as reason:
+        return _REFUSED, None, text, _both(error, reason)
+    return _RAISED, pickle, text, short(error)
+
+
+def refuse(reason: BaseException, value: object, is_value: bool) -> tuple[str, bytes | None, str, str]:
+    """In a worker: what is sent instead of a result, or a description, that cannot be sent because of ``reason``."""
+    if not isinstance(reason, Exception):
+        return describe(reason)
+    return _REFUSED, None, _traceback_of(reason), _both(value if is_value else "an exception", reason)
+
+
+def rebuild(described: tuple[str, bytes | None, str, str]) -> BaseException:
+    """In the parent: the exception that a worker has described."""
+    what, pickle, text, shown = described
+    cause = RemoteTraceback(f'\n"""\n{text}"""')
+    error: BaseException
+    if what == _EXITED:
+        error = errors.TaskExitError(shown)
+    elif what == _REFUSED or pickle is None:
+        value, _, reason = shown.partition("\0")
+        error = _encoding_error(value, reason)
+    else:
+        try:
+            error = _pickling.read_standard_pickle(pickle)
+            if not isinstance(error, BaseException):
+                raise TypeError(f"its pickle gives a {type(error).__name__}, not an exception")
+        except Exception as reason:
+            error = _encoding_error(shown, f"the exception cannot be rebuilt here: {short(reason)}")
+    error.__cause__ = cause
+    return error
+
+
+def unreadable(reason: Exception) -> Exception:
+    """In the parent: the error of a result that cannot be unpickled."""
+    error: Exception = _encoding_error("a result that came back", f"it cannot be rebuilt here: {short(reason)}")
+    error.__cause__ = reason
+    return error
+
+
+def died(
+    pid: int, exitcode: int | None, ended: str, index: int | None, has_argument: bool, argument: object
+) -> errors.WorkerDiedError:
+    """The error of a task in which a worker died."""
+    task = "a task" if index is None else f"task {index}"
+    name = "arguments" if index is None else "argument"
+    shown = f" ({name} {short(argument)})" if has_argument else ""
+    code = "" if exitcode is None else f" (exit code {exitcode})"
+    return errors.WorkerDiedError(
+        f"the worker process with pid {pid} {ended}{code} while it ran {task}{shown}; the pool goes on without that task",
+        pid,
+        exitcode,
+        index,
+    )
+
+
+def terminated() -> errors.PoolTerminatedError:
+    """The error of a task that was not done when the pool was terminated."""
+    return errors.PoolTerminatedError("the pool was terminated before this task was done")
+
+
+def broken(note: Any, last: tuple[int, int | None, str] | None) -> Exception:
+    """The error of a task of a pool whose workers end before they are ready."""
+    message = "the pool gives up: its workers end before they are ready for a task, one after another"
+    if last is not None:
+        pid, _, ended = last
+        message += f"; the last one (pid {pid}) {ended}"
+    if isinstance(note, tuple):
+        message += f"; the initializer failed: {note[3].partition(chr(0))[0]}"
+    else:
+        message += "; what it wrote to stderr may tell why (can it import the main module?)"
+    error: Exception = errors.PoolBrokenError(message)
+    if isinstance(note, tuple):
+        error.__cause__ = rebuild(note)
+    return error
+
+
+def short(value: object) -> str:
+    """The repr of ``value``, cut to a line."""
+    try:
+        shown = repr(value)
+    except Exception as error:
+        shown = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+    return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
+
+
+def _traceback_of(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    except Exception as reason:
+        return f"{type(error).__name__} (its traceback cannot be shown: {reason!r})\n"
+
+
+def _what_ended(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"the task called sys.exit({'' if error.code is None else short(error.code)}) (SystemExit)"
+    return f"the task was interrupted in its worker process ({type(error).__name__})"
+
+
+def _both(value: object, reason: BaseException) -> str:
+    return f"{short(value)}\0{short(reason)}"
+
+
+def _encoding_error(value: str, reason: str) -> Any:
+    error = MaybeEncodingError(reason, value)
+    # Reprs of reprs are hard to read.
+    error.value, error.exc = value, reason
+    error.args = (reason, value)
+    return error
