@@ -37,7 +37,10 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 pub fn plain(item: TokenStream) -> TokenStream {
     let item = parse_macro_input!(item as DeriveInput);
     let Data::Struct(data) = &item.data else {
-        return refuse(item.ident.span(), "only a struct can be Plain: an enum or a union has bytes that are no value of it");
+        return refuse(
+            item.ident.span(),
+            "only a struct can be Plain: an enum or a union has bytes that are no value of it",
+        );
     };
     let laid_out = item.attrs.iter().filter(|attribute| attribute.path().is_ident("repr")).any(|attribute| {
         let mut found = false;
@@ -53,7 +56,10 @@ pub fn plain(item: TokenStream) -> TokenStream {
         found
     });
     if !laid_out {
-        return refuse(item.ident.span(), "a Plain struct needs #[repr(C)]: otherwise its layout is the compiler's affair");
+        return refuse(
+            item.ident.span(),
+            "a Plain struct needs #[repr(C)]: otherwise its layout is the compiler's affair",
+        );
     }
     if !item.generics.params.is_empty() {
         return refuse(item.generics.span(), "derive(Plain) knows no generic structs");

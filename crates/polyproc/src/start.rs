@@ -173,7 +173,9 @@ fn begin_checked(called: Called) -> crate::Result<i32> {
     };
     match told {
         Ok(()) => Ok(0),
-        Err(error) => refused(results, &format!("the result could not be sent: {error}")).map(|()| 0).map_err(Into::into),
+        Err(error) => {
+            refused(results, &format!("the result could not be sent: {error}")).map(|()| 0).map_err(Into::into)
+        }
     }
 }
 

@@ -58,9 +58,9 @@ fn only_value<F: Copy + 'static>() -> F {
              as arguments"
         );
     }
-    // SAFETY: a type of no bytes has no invalid bytes; and a value of it exists, since Process::spawn was given one, of which
-    // this is a copy.
-    unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() }
+    // SAFETY: a value of no bytes can be read anywhere; and one exists, since Process::spawn was given it, of which this is a
+    // copy.
+    unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }
 
 macro_rules! task {
@@ -114,7 +114,9 @@ impl Place {
         match images.iter().position(|image| image.has(address)) {
             Some(0) => Ok(Place::Program((address - images[0].base) as u64)),
             Some(_) if way == Way::Forked => Ok(Place::Library(address as u64)),
-            Some(library) => Err(Error::Unreachable { function: type_name::<F>(), place: images[library].name.clone() }),
+            Some(library) => {
+                Err(Error::Unreachable { function: type_name::<F>(), place: images[library].name.clone() })
+            }
             None => {
                 Err(Error::Unreachable { function: type_name::<F>(), place: "a library that was loaded later".into() })
             }

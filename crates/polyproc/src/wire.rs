@@ -129,7 +129,9 @@ pub(crate) fn pack<S: Serializer>(hold: &Hold, serializer: S) -> std::result::Re
     if packed {
         hold.handle().to_bytes().serialize(serializer)
     } else {
-        Err(serde::ser::Error::custom("a shared object travels only in the arguments, results and messages of polyproc"))
+        Err(serde::ser::Error::custom(
+            "a shared object travels only in the arguments, results and messages of polyproc",
+        ))
     }
 }
 

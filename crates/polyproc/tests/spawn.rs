@@ -108,7 +108,10 @@ fn a_killed_zygote_is_replaced() {
     let zygote = zygote_of(child.pid());
     std::process::Command::new("kill").args(["-9", &zygote.to_string()]).status().unwrap();
     let error = child.join_timeout(Duration::from_secs(10)).unwrap_err();
-    assert!(matches!(error, polyproc::TaskError::Crashed { signal: 9, .. } | polyproc::TaskError::Lost { .. }), "{error:?}");
+    assert!(
+        matches!(error, polyproc::TaskError::Crashed { signal: 9, .. } | polyproc::TaskError::Lost { .. }),
+        "{error:?}"
+    );
     assert_eq!(Process::spawn(common::give, (5,)).unwrap().join().unwrap(), 5);
 }
 

@@ -89,7 +89,7 @@ impl Connection {
         Connection { control: Arc::new(control), way, own: None }
     }
 
-    fn to_own(mut self, pid: i32) -> Result<Connection> {
+    fn owning(mut self, pid: i32) -> Result<Connection> {
         self.own = Some((proc::pid(), pidfd::open(pid)?));
         Ok(self)
     }
@@ -139,7 +139,7 @@ pub fn start(entry: Entry) -> Result<bool> {
         }
         Ok(pid) => {
             mask.restore();
-            *known = Some(Connection::new(ours, Way::Forked).to_own(pid)?);
+            *known = Some(Connection::new(ours, Way::Forked).owning(pid)?);
             Ok(true)
         }
         Err(error) => {
@@ -208,9 +208,7 @@ fn execute() -> Result<Connection> {
     }
     let mut bytes = [0u8; 4096];
     match packet::receive(&ours, &mut bytes) {
-        Ok((length, _)) if bytes[..length] == identity() => {
-            Connection::new(ours, Way::Executed).to_own(pid)
-        }
+        Ok((length, _)) if bytes[..length] == identity() => Connection::new(ours, Way::Executed).owning(pid),
         Ok(_) => Err(failed("the program that was started is another build than this one")),
         Err(_) => Err(failed("the program was started once more, and ended")),
     }
@@ -376,13 +374,7 @@ impl Request {
         }
     }
 
-    fn ask_on(
-        &self,
-        control: &OwnedFd,
-        name: &str,
-        task: &[u8],
-        descriptors: &[BorrowedFd<'_>],
-    ) -> Result<Worker> {
+    fn ask_on(&self, control: &OwnedFd, name: &str, task: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<Worker> {
         let (report, theirs) = packet::pair()?;
         let head = Head {
             kind: BIRTH,

@@ -113,7 +113,10 @@ fn leaves_a_child_behind(report: Queue<i32>) {
 /// True while a process of this pid exists that is not a zombie.
 pub fn runs(pid: i32) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !matches!(status.rsplit(')').next().map(str::trim_start).and_then(|rest| rest.chars().next()), None | Some('Z' | 'X'))
+    !matches!(
+        status.rsplit(')').next().map(str::trim_start).and_then(|rest| rest.chars().next()),
+        None | Some('Z' | 'X')
+    )
 }
 
 pub fn soon(what: &str, come: impl Fn() -> bool) {

@@ -49,6 +49,9 @@ struct Server {
     pid: i32,
     keep: bool,
     limit: DescriptorLimit,
+    /// For requests. Large enough to be a mapping of its own: what a request does not reach is never touched, so that a fork
+    /// leaves little to be copied afterwards.
+    buffer: Vec<u8>,
 }
 
 /// A child, right after the fork.
@@ -90,7 +93,9 @@ impl Server {
         let requesters = BTreeMap::from([(PROGRAM, Requester { pid, pidfd: program, gone: None })]);
         let keep = std::env::var_os(lifeline::VARIABLE).is_some_and(|value| value == "keep");
         let limit = DescriptorLimit::raise();
-        Ok(Server { control, set, wards: BTreeMap::new(), requesters, next: FIRST, pid: proc::pid(), keep, limit })
+        let buffer = vec![0; 4 * packet::LARGEST];
+        let (wards, pid) = (BTreeMap::new(), proc::pid());
+        Ok(Server { control, set, wards, requesters, next: FIRST, pid, keep, limit, buffer })
     }
 
     /// `Some` in a child, which has none of the zygote's descriptors any more; `None` at the zygote's end.
@@ -123,17 +128,18 @@ impl Server {
 
     /// Answers one request. `Some` in a child.
     fn answer(&mut self) -> Result<Option<Newborn>> {
-        let mut bytes = vec![0; packet::LARGEST];
-        let (length, descriptors) = match packet::receive(&self.control, &mut bytes) {
+        let (length, descriptors) = match packet::receive(&self.control, &mut self.buffer) {
             Ok(came) => came,
             // Nobody has the other end, not even we: that was closed by force.
             Err(Error::EndOfFile) => return Err(Error::EndOfFile),
             Err(_) => return Ok(None),
         };
-        bytes.truncate(length);
-        let Some(head) = Head::of(&bytes) else { return Ok(None) };
+        let Some(head) = Head::of(&self.buffer[..length]) else { return Ok(None) };
         match head.kind {
-            BIRTH => Ok(self.birth(&head, &bytes[Head::SIZE..], descriptors)),
+            BIRTH => {
+                let rest = self.buffer[Head::SIZE..length].to_vec();
+                Ok(self.birth(&head, &rest, descriptors))
+            }
             FINISH => {
                 self.finish(head.requester);
                 Ok(None)
@@ -210,7 +216,8 @@ impl Server {
     }
 
     fn forget_if_idle(&mut self, requester: u64) {
-        if requester != PROGRAM && !self.wards.values().any(|ward| ward.requester == requester)
+        if requester != PROGRAM
+            && !self.wards.values().any(|ward| ward.requester == requester)
             && let Some(requester) = self.requesters.remove(&requester)
         {
             let _ = epoll::remove(&self.set, &requester.pidfd);
