@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+from collections import ChainMap
 
 from . import popen_fork, spawn, util
 from ._polyproc import Estate
@@ -70,7 +71,7 @@ class Popen(popen_fork.Popen):
             self._fds.append(handed_down)
             command = spawn.get_command_line(tracker_fd=tracker, pipe_handle=handed_down)
             with popen_fork._Room():
-                self.pid = util.spawnv_passfds(runnable(spawn.get_executable()), command, self._fds)  # type: ignore[attr-defined]
+                self.pid = util.spawnv_passfds(runnable(spawn.get_executable()), command, sorted(set(self._fds)))  # type: ignore[attr-defined]
         finally:
             os.close(handed_down)
 
@@ -122,10 +123,18 @@ def tracker_descriptor() -> int | None:
 
 
 def dump_process(process_obj: Any, file: Any) -> None:
-    """Pickles a process object. If that fails, the error names the part of it that cannot be pickled."""
+    """Pickles a process object, by cloudpickle what plain pickle refuses (where that is installed).
+
+    If it cannot be done, the error names the part of it that cannot be pickled.
+    """
+    begin = file.tell()
     try:
         reduction.dump(process_obj, file)
     except Exception as error:
+        file.seek(begin)
+        file.truncate()
+        if _dumped_by_value(process_obj, file):
+            return
         part = _unpicklable_part(process_obj)
         if part is None:
             raise
@@ -137,6 +146,24 @@ def dump_process(process_obj: Any, file: Any) -> None:
             raise type(error)(message) from error
         error.add_note(message.partition("\n")[2])
         raise
+
+
+def _dumped_by_value(process_obj: Any, file: Any) -> bool:
+    """Pickles lambdas, closures and what is defined in the main module by value, which only cloudpickle can."""
+    begin = file.tell()
+    try:
+        import cloudpickle
+    except ImportError:
+        return False
+    try:
+        pickler = cloudpickle.Pickler(file)
+        pickler.dispatch_table = ChainMap(reduction.ForkingPickler._extra_reducers, pickler.dispatch_table)
+        pickler.dump(process_obj)
+    except Exception:
+        file.seek(begin)
+        file.truncate()
+        return False
+    return True
 
 
 def _method_of(process_obj: Any) -> str:

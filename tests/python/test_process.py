@@ -324,6 +324,32 @@ def test_an_argument_that_cannot_be_pickled_is_named(
     assert process not in mp.active_children()
 
 
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_lambda_can_be_a_target_where_cloudpickle_is_installed(method: str, start: Callable[..., Any]) -> None:
+    pytest.importorskip("cloudpickle")
+    context = mp.get_context(method)
+    ours, theirs = context.Pipe()
+    factor = 21
+    child = start(context, lambda connection, number: connection.send(factor * number), theirs, 2)
+    assert ours.recv() == 42
+    child.join(TIME)
+    assert child.exitcode == 0
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_connection_can_be_given_twice(method: str, start: Callable[..., Any]) -> None:
+    context = mp.get_context(method)
+    ours, theirs = context.Pipe()
+    child = start(context, send_if_same, theirs, [theirs])
+    assert ours.recv() == "sent"
+    child.join(TIME)
+    assert child.exitcode == 0
+
+
+def send_if_same(one: Any, others: list[Any]) -> None:
+    others[0].send("sent" if one is others[0] else "not the same")
+
+
 def test_the_number_of_descriptors_is_the_same_after_a_start_that_failed() -> None:
     context = mp.get_context("spawn")
     before = None

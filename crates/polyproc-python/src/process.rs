@@ -239,7 +239,10 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(arm_lifeline, module)?)?;
     module.add_function(wrap_pyfunction!(accept_estate, module)?)?;
     module.add_function(wrap_pyfunction!(accept_estate_of_server, module)?)?;
-    module.add_function(wrap_pyfunction!(leave, module)?)?;
+    let leave = wrap_pyfunction!(leave, module)?;
+    // Registered early, so it runs late. Children that skip atexit call it themselves.
+    module.py().import("atexit")?.call_method1("register", (&leave,))?;
+    module.add_function(leave)?;
     module.add_function(wrap_pyfunction!(_before_fork, module)?)?;
     module.add_function(wrap_pyfunction!(_after_fork, module)?)
 }
