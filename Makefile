@@ -54,7 +54,8 @@ build: $(VENV)/.built ## compile the extension module into .venv
 
 $(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
 	@$(MAKE) --no-print-directory check-tools
-	env -u CONDA_PREFIX VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/maturin develop --release --quiet $(CARGO_JOBS)
+	@env -u CONDA_PREFIX VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/maturin develop --release $(CARGO_JOBS) 2>&1 | \
+		{ grep -vE '^(Ignoring |Looking in )' || true; }
 	@touch $@
 
 demo: build ## thumbnails by a Pool, arrays through a Queue, a process killed inside a lock
