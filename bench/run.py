@@ -112,6 +112,9 @@ def main() -> int:
     cpus = len(os.sched_getaffinity(0))
     machine = f"Python {platform.python_version()}, {cpus} CPUs, Linux {platform.release()} {platform.machine()}"
     print(f"{machine}; medians of {given.pairs} interleaved pairs of {given.seconds:g} s, each in a fresh process\n")
+    load = os.getloadavg()[0]
+    if load > cpus / 2:
+        print(f"note: the load is {load:.1f}: other programs are running, and single figures will be off\n")
     print(row("", given.impl, given.beside, "ratio", "wanted", ""))
     results: dict[str, object] = {}
     short: list[str] = []
