@@ -134,6 +134,8 @@ impl Place {
                 let address = images.first()?.base.checked_add(distance as usize)?;
                 (address, images[0].has(address))
             }
+            // A zygote that was executed has its libraries elsewhere.
+            Place::Library(_) if !matches!(zygote::way(), Ok(Way::Forked)) => return None,
             Place::Library(address) => (address as usize, images[1..].iter().any(|image| image.has(address as usize))),
         };
         // SAFETY: the caller says that this is the address of a Run; it lies in code.
