@@ -17,6 +17,7 @@
 
 mod barrier;
 mod condition;
+mod entry;
 mod event;
 mod semlock;
 
@@ -24,6 +25,7 @@ use pyo3::prelude::*;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<semlock::SemLock>()?;
+    entry::register(module)?;
     module.add_class::<event::Event>()?;
     module.add_class::<condition::Condition>()?;
     module.add_class::<barrier::Barrier>()

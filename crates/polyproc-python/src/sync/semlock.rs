@@ -1,6 +1,8 @@
 //! What `Lock`, `RLock`, `Semaphore` and `BoundedSemaphore` have in common, with the surface of the standard library's
 //! `_multiprocessing.SemLock`.
 //!
+//! `acquire` and `release` themselves are in [`super::entry`].
+//!
 //! The engine knows which process holds a lock. Which of its threads does is known here, for `_is_mine()`.
 
 use std::ffi::CString;
@@ -16,8 +18,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyTuple, PyType};
 
-use crate::waiting::{self, Truth};
-use crate::{errors, sharing};
+use crate::{errors, sharing, waiting};
 
 /// The kinds as the standard library numbers them, and one more: a lock that any thread of any process may release.
 mod kind {
@@ -83,20 +84,35 @@ impl SemLock {
         self.native.set(native).map_err(|_| PyRuntimeError::new_err("this lock is initialised already"))
     }
 
-    /// Acquires. `frames` says how far up the caller stands that a warning is to name.
+    /// Tries to acquire, without waiting and without calling Python. `None` if there is more to do: see [`SemLock::take`].
     #[inline]
-    fn take(&self, py: Python<'_>, deadline: Deadline, frames: i32) -> PyResult<bool> {
+    pub fn take_now(&self) -> Option<Result<Acquired>> {
+        let native = self.native.get()?;
+        let acquired = native.acquire(Deadline::Now);
+        if acquired.is_ok() {
+            self.count_taken(native, 1);
+        }
+        Some(acquired)
+    }
+
+    /// Acquires. `frames` says how far up the caller stands that a warning is to name.
+    pub fn take(&self, py: Python<'_>, deadline: Deadline, frames: i32) -> PyResult<bool> {
         let native = self.native()?;
-        match waiting::wait(py, deadline, |deadline| native.acquire(deadline))? {
-            Ok(Acquired::Clean) => {
-                self.count_taken(native, 1);
-                Ok(true)
-            }
+        let acquired = waiting::wait(py, deadline, |deadline| native.acquire(deadline))?;
+        if acquired.is_ok() {
+            self.count_taken(native, 1);
+        }
+        self.taken(py, acquired, frames)
+    }
+
+    /// What `acquire()` returns or raises.
+    pub fn taken(&self, py: Python<'_>, acquired: Result<Acquired>, frames: i32) -> PyResult<bool> {
+        match acquired {
+            Ok(Acquired::Clean) => Ok(true),
             Ok(Acquired::HolderDied { pid }) => {
-                self.count_taken(native, 1);
                 if let Err(error) = warn(py, pid, frames) {
                     // Whoever turns the warning into an exception gets no lock with it, so that `with` leaks none.
-                    let _ = native.release();
+                    let _ = self.native()?.release();
                     return Err(error);
                 }
                 Ok(true)
@@ -106,14 +122,25 @@ impl SemLock {
         }
     }
 
+    /// Releases, without calling Python. `None` if the lock was not initialised.
     #[inline]
-    fn give(&self) -> PyResult<()> {
-        let native = self.native()?;
-        native.release().map_err(not_held)?;
-        if let Native::Semaphore(_) = native {
+    pub fn give_now(&self) -> Option<Result<()>> {
+        let native = self.native.get()?;
+        let released = native.release();
+        if released.is_ok()
+            && let Native::Semaphore(_) = native
+        {
             self.count_taken(native, -1);
         }
-        Ok(())
+        Some(released)
+    }
+
+    /// Releases, with the standard library's exceptions.
+    pub fn give(&self) -> PyResult<()> {
+        match self.give_now() {
+            Some(released) => released.map_err(not_held),
+            None => self.native().map(drop),
+        }
     }
 
     /// Takes note of who acquired it.
@@ -246,34 +273,6 @@ impl SemLock {
         Ok((kind, sharing::share(slf.py(), native.hold(), &class)?))
     }
 
-    /// Acquires, waiting if need be: up to `timeout` seconds, or not at all if `block` is false. Tells whether it did.
-    ///
-    /// If the last holder died, it is acquired, with a ``polyproc.HolderDiedWarning``.
-    #[pyo3(signature = (block = Truth(true), timeout = None))]
-    #[inline]
-    fn acquire(&self, py: Python<'_>, block: Truth, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<bool> {
-        self.take(py, waiting::blocking(block.0, timeout)?, 1)
-    }
-
-    /// Releases.
-    ///
-    /// Raises ``ValueError`` if that is once too often, of an RLock ``AssertionError`` if another thread holds it.
-    #[inline]
-    fn release(&self) -> PyResult<()> {
-        self.give()
-    }
-
-    #[inline]
-    fn __enter__(&self, py: Python<'_>) -> PyResult<bool> {
-        self.take(py, Deadline::Never, 1)
-    }
-
-    #[pyo3(signature = (*_exception))]
-    #[inline]
-    fn __exit__(&self, _exception: &Bound<'_, PyTuple>) -> PyResult<()> {
-        self.give()
-    }
-
     /// How often this process has it.
     fn _count(&self) -> PyResult<i32> {
         self.count()
@@ -330,7 +329,7 @@ impl SemLock {
 }
 
 #[cold]
-fn not_held(error: Error) -> PyErr {
+pub fn not_held(error: Error) -> PyErr {
     match error {
         Error::NotHolder { .. } => {
             PyAssertionError::new_err("attempt to release recursive lock not owned by thread")

@@ -1,0 +1,223 @@
+//! `acquire`, `release` and `with` of the locks and semaphores, as functions that CPython calls without anything between.
+//!
+//! A lock that is free is acquired in a few nanoseconds; what PyO3 puts around every method (its own count of the
+//! interpreter's lock, the unpacking of arguments) takes about as long again. So these four are written against the C API:
+//! they first try without calling Python at all. Whatever else is to be done, waiting above all, is done through PyO3.
+
+use std::cell::UnsafeCell;
+use std::ffi::{CStr, c_int};
+use std::ptr;
+
+use polyproc_engine::sync::Acquired;
+use polyproc_engine::{Deadline, Error};
+use pyo3::exceptions::PyTypeError;
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+
+use super::semlock::{SemLock, not_held};
+use crate::waiting;
+
+const ACQUIRE: &CStr = c"acquire($self, /, block=True, timeout=None)\n--\n\n\
+Acquires, waiting if need be: up to `timeout` seconds, or not at all if `block` is false. Tells whether it did.\n\n\
+If the last holder died, it is acquired, with a ``polyproc.HolderDiedWarning``.";
+
+const RELEASE: &CStr = c"release($self, /)\n--\n\n\
+Releases.\n\n\
+Raises ``ValueError`` if that is once too often, of an RLock ``AssertionError`` if another thread holds it.";
+
+/// The lock behind `self`.
+///
+/// # Safety
+/// Attached, and `slf` is a live SemLock: CPython checks that before it calls a method descriptor.
+#[inline]
+unsafe fn lock_of<'a>(slf: *mut PyObject) -> &'a SemLock {
+    // SAFETY: see above. The object outlives the call, whose caller has a reference to it.
+    unsafe {
+        let py = Python::assume_attached();
+        let slf = Borrowed::from_ptr(py, slf).cast_unchecked::<SemLock>();
+        &*ptr::from_ref(slf.get())
+    }
+}
+
+/// `result` as CPython's caller gets it.
+fn answer(py: Python<'_>, result: PyResult<bool>) -> *mut PyObject {
+    match result {
+        Ok(true) => new_true(),
+        // SAFETY: attached, as `py` shows; False lives for ever.
+        Ok(false) => unsafe { ffi::Py_NewRef(ffi::Py_False()) },
+        Err(error) => {
+            error.restore(py);
+            ptr::null_mut()
+        }
+    }
+}
+
+/// Called attached only.
+#[inline]
+fn new_true() -> *mut PyObject {
+    // SAFETY: attached; True lives for ever.
+    unsafe { ffi::Py_NewRef(ffi::Py_True()) }
+}
+
+/// # Safety
+/// Called by CPython, by the rules of METH_FASTCALL | METH_KEYWORDS.
+unsafe extern "C" fn acquire(
+    slf: *mut PyObject,
+    arguments: *const *mut PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut PyObject,
+) -> *mut PyObject {
+    // SAFETY: CPython's promise.
+    let lock = unsafe { lock_of(slf) };
+    let first = if count == 0 && names.is_null() {
+        match lock.take_now() {
+            Some(Ok(Acquired::Clean)) => return new_true(),
+            first => first,
+        }
+    } else {
+        None
+    };
+    Python::attach(|py| {
+        if let Some(acquired @ Ok(_)) = first {
+            return answer(py, lock.taken(py, acquired, 1));
+        }
+        // SAFETY: CPython's promise about the arguments.
+        let parsed = unsafe { parse(py, arguments, count, names) };
+        answer(py, parsed.and_then(|deadline| lock.take(py, deadline, 1)))
+    })
+}
+
+/// `block` and `timeout` as a deadline.
+///
+/// # Safety
+/// The arguments are those of a METH_FASTCALL | METH_KEYWORDS call.
+unsafe fn parse(
+    py: Python<'_>,
+    arguments: *const *mut PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut PyObject,
+) -> PyResult<Deadline> {
+    const MOST: usize = 2;
+    let mut given: [Option<Borrowed<'_, '_, PyAny>>; MOST] = [None, None];
+    let positional = count.cast_unsigned();
+    // SAFETY: a tuple or null.
+    let named = if names.is_null() { 0 } else { unsafe { ffi::PyTuple_Size(names) }.cast_unsigned() };
+    if positional + named > MOST {
+        let text = format!("acquire() takes at most {MOST} arguments ({} given)", positional + named);
+        return Err(PyTypeError::new_err(text));
+    }
+    for index in 0..positional + named {
+        // SAFETY: there are that many, all live for the call.
+        let value = unsafe { Borrowed::from_ptr(py, *arguments.add(index)) };
+        let place = if index < positional {
+            index
+        } else {
+            // SAFETY: a name for each of the named arguments, all strings.
+            let name = unsafe { ffi::PyTuple_GetItem(names, (index - positional).cast_signed()) };
+            // SAFETY: `name` is a string.
+            let is = |text: &CStr| unsafe { ffi::PyUnicode_CompareWithASCIIString(name, text.as_ptr()) } == 0;
+            if is(c"block") {
+                0
+            } else if is(c"timeout") {
+                1
+            } else {
+                // SAFETY: `name` is a live object.
+                let name = unsafe { Borrowed::from_ptr(py, name) };
+                let text = format!("{} is an invalid keyword argument for acquire()", name.repr()?);
+                return Err(PyTypeError::new_err(text));
+            }
+        };
+        if given[place].replace(value).is_some() {
+            return Err(PyTypeError::new_err("acquire() got multiple values for an argument"));
+        }
+    }
+    let [block, timeout] = given;
+    let block = block.map_or(Ok(true), |block| block.is_truthy())?;
+    let timeout = timeout.filter(|timeout| !timeout.is_none());
+    waiting::blocking(block, timeout.as_deref())
+}
+
+/// # Safety
+/// Called by CPython, by the rules of METH_NOARGS.
+unsafe extern "C" fn enter(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: CPython's promise.
+    let lock = unsafe { lock_of(slf) };
+    match lock.take_now() {
+        Some(Ok(Acquired::Clean)) => new_true(),
+        Some(acquired @ Ok(_)) => Python::attach(|py| answer(py, lock.taken(py, acquired, 1))),
+        _ => Python::attach(|py| answer(py, lock.take(py, Deadline::Never, 1))),
+    }
+}
+
+/// # Safety
+/// Called by CPython, by the rules of METH_NOARGS.
+unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
+    // SAFETY: CPython's promise.
+    let lock = unsafe { lock_of(slf) };
+    match lock.give_now() {
+        // SAFETY: attached; None lives for ever.
+        Some(Ok(())) => unsafe { ffi::Py_NewRef(ffi::Py_None()) },
+        released => refuse(lock, released),
+    }
+}
+
+/// # Safety
+/// Called by CPython, by the rules of METH_FASTCALL.
+unsafe extern "C" fn exit(slf: *mut PyObject, _: *mut *mut PyObject, _: ffi::Py_ssize_t) -> *mut PyObject {
+    // SAFETY: as for METH_NOARGS.
+    unsafe { release(slf, ptr::null_mut()) }
+}
+
+#[cold]
+fn refuse(lock: &SemLock, released: Option<Result<(), Error>>) -> *mut PyObject {
+    Python::attach(|py| {
+        match released {
+            Some(Err(error)) => not_held(error).restore(py),
+            // Not initialised: says so.
+            _ => drop(lock.give().map_err(|error| error.restore(py))),
+        }
+        ptr::null_mut()
+    })
+}
+
+struct Method(UnsafeCell<ffi::PyMethodDef>);
+// SAFETY: CPython only reads it.
+unsafe impl Sync for Method {}
+
+impl Method {
+    const fn new(name: &'static CStr, call: ffi::PyMethodDefPointer, flags: c_int, doc: &'static CStr) -> Method {
+        Method(UnsafeCell::new(ffi::PyMethodDef {
+            ml_name: name.as_ptr(),
+            ml_meth: call,
+            ml_flags: flags,
+            ml_doc: doc.as_ptr(),
+        }))
+    }
+}
+
+static METHODS: [Method; 4] = [
+    Method::new(
+        c"acquire",
+        ffi::PyMethodDefPointer { PyCFunctionFastWithKeywords: acquire },
+        ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ACQUIRE,
+    ),
+    Method::new(c"release", ffi::PyMethodDefPointer { PyCFunction: release }, ffi::METH_NOARGS, RELEASE),
+    Method::new(c"__enter__", ffi::PyMethodDefPointer { PyCFunction: enter }, ffi::METH_NOARGS, c""),
+    Method::new(c"__exit__", ffi::PyMethodDefPointer { PyCFunctionFast: exit }, ffi::METH_FASTCALL, c""),
+];
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    let class = py.get_type::<SemLock>();
+    for method in &METHODS {
+        let definition = method.0.get();
+        // SAFETY: a live class, and a definition that lives as long as the program.
+        let method = unsafe {
+            let descriptor = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
+            Bound::from_owned_ptr_or_err(py, descriptor)?
+        };
+        class.setattr(method.getattr("__name__")?.cast_into::<pyo3::types::PyString>()?, method)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,767 @@
+"""Locks, semaphores, conditions, events and barriers: the standard library's meanings, and nobody waits for the dead."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import polyproc as mp
+from polyproc import synchronize
+from polyproc.errors import HolderDiedWarning
+
+#: Far more than anything here takes.
+TIME = 20.0
+#: Within this, whoever waited for a dead process goes on.
+SOON = 5.0
+
+
+@pytest.fixture(params=["fork", "spawn", "forkserver"])
+def context(request: pytest.FixtureRequest) -> Any:
+    return mp.get_context(request.param)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Any]]:
+    """Starts processes, and sees to it that each has ended when the test has."""
+    started: list[Any] = []
+
+    def start(context: Any, target: Callable[..., object], *args: object) -> Any:
+        process = context.Process(target=target, args=args)
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.is_alive():
+            process.kill()
+        process.join(TIME)
+        assert process.exitcode is not None
+
+
+def until(come: Callable[[], object]) -> None:
+    """Looks again and again until something has come."""
+    end = time.monotonic() + TIME
+    while not come():
+        assert time.monotonic() < end, "it did not come in time"
+        os.sched_yield()
+
+
+def until_it_sleeps(pid: int) -> None:
+    def state() -> str:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+
+    until(lambda: state() == "S")
+
+
+def kill(process: Any) -> None:
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(TIME)
+    assert process.exitcode == -signal.SIGKILL
+
+
+class Rang(Exception):
+    """Raised by the handler of an alarm."""
+
+
+@pytest.fixture
+def alarm() -> Iterator[Callable[[float], None]]:
+    """An alarm that raises in the main thread after some seconds."""
+
+    def ring(*_: object) -> None:
+        raise Rang
+
+    before = signal.signal(signal.SIGALRM, ring)
+    yield lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+# ------------------------------------------------------------------------------------------------ locks
+
+
+def test_a_lock_is_acquired_once_and_released_by_anybody() -> None:
+    lock = mp.Lock()
+    assert lock.acquire() is True
+    assert lock.acquire(False) is False
+    assert lock.acquire(block=False) is False
+    assert lock.acquire(True, 0) is False
+    assert lock.acquire(timeout=-1) is False
+    thread = threading.Thread(target=lock.release)
+    thread.start()
+    thread.join(TIME)
+    assert lock.acquire(timeout=TIME) is True
+    assert lock.release() is None
+    with pytest.raises(ValueError, match="semaphore or lock released too many times"):
+        lock.release()
+
+
+def test_a_recursive_lock_is_acquired_again_by_its_thread_only() -> None:
+    lock = mp.RLock()
+    assert lock.acquire() and lock.acquire()
+    seen: list[object] = []
+
+    def other() -> None:
+        seen.append(lock.acquire(timeout=0.01))
+        try:
+            lock.release()
+        except AssertionError as error:
+            seen.append(str(error))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join(TIME)
+    assert seen == [False, "attempt to release recursive lock not owned by thread"]
+    lock.release()
+    lock.release()
+    with pytest.raises(AssertionError):
+        lock.release()
+
+
+def test_locks_say_who_holds_them() -> None:
+    lock, recursive = mp.Lock(), mp.RLock()
+    assert repr(lock) == "<Lock(owner=None)>"
+    assert repr(recursive) == "<RLock(None, 0)>"
+    with lock, recursive, recursive:
+        assert repr(lock) == "<Lock(owner=MainProcess)>"
+        assert repr(recursive) == "<RLock(MainProcess, 2)>"
+        seen: list[str] = []
+        thread = threading.Thread(target=lambda: seen.extend([repr(lock), repr(recursive)]))
+        thread.start()
+        thread.join(TIME)
+    assert seen == ["<Lock(owner=SomeOtherThread)>", "<RLock(SomeOtherThread, nonzero)>"]
+    thread = threading.Thread(target=lambda: lock.acquire() and seen.append(repr(lock)), name="T")
+    thread.start()
+    thread.join(TIME)
+    assert seen[-1] == "<Lock(owner=MainProcess|T)>"
+
+
+def _say_who_holds(lock: Any, recursive: Any, answers: Any) -> None:
+    answers.put((repr(lock), repr(recursive), lock._semlock._count(), recursive._semlock._is_mine()))
+
+
+def test_another_process_sees_that_the_lock_is_held(context: Any, start: Callable[..., Any]) -> None:
+    lock, recursive, answers = context.Lock(), context.RLock(), context.Queue()
+    with lock, recursive:
+        start(context, _say_who_holds, lock, recursive, answers)
+        assert answers.get(timeout=TIME) == (
+            "<Lock(owner=SomeOtherProcess)>",
+            "<RLock(SomeOtherProcess, nonzero)>",
+            0,
+            False,
+        )
+
+
+def test_the_standard_surface_of_a_lock_is_there() -> None:
+    lock, recursive, bounded = mp.Lock(), mp.RLock(), mp.BoundedSemaphore(3)
+    assert (lock._semlock.kind, lock._semlock.maxvalue, lock._semlock.name) == (synchronize.SEMAPHORE, 1, None)
+    assert (recursive._semlock.kind, recursive._semlock.maxvalue) == (synchronize.RECURSIVE_MUTEX, 1)
+    assert (bounded._semlock.maxvalue, bounded._semlock._get_value()) == (3, 3)
+    assert lock._semlock.handle != recursive._semlock.handle
+    assert not lock._semlock._is_zero()
+    with lock:
+        assert (lock._semlock._count(), lock._semlock._is_mine(), lock._semlock._is_zero()) == (1, True, True)
+        assert lock.locked()
+    with bounded:
+        assert (bounded._semlock._count(), bounded._semlock._is_mine()) == (1, True)
+    assert isinstance(synchronize.Lock(ctx=None), synchronize.SemLock)
+
+
+@pytest.mark.parametrize("call", ["acquire(timeout='1')", "acquire(True, [])", "acquire(False, 'x')"])
+def test_a_timeout_that_is_no_number_is_named(call: str) -> None:
+    lock = mp.Lock()
+    with pytest.raises(TypeError, match="timeout must be a number"):
+        eval(f"lock.{call}")
+    assert lock.acquire(False), "a refused call leaves the lock alone"
+
+
+@pytest.mark.parametrize("call", ["acquire(1, 2, 3)", "acquire(wait=True)", "acquire(True, block=True)"])
+def test_arguments_that_acquire_does_not_take_are_refused(call: str) -> None:
+    lock = mp.Lock()
+    with pytest.raises(TypeError):
+        eval(f"lock.{call}")
+    assert lock.acquire(False)
+
+
+def test_a_lock_excludes_processes_from_each_other(context: Any, start: Callable[..., Any]) -> None:
+    lock, counter = context.Lock(), context.RawValue("l", 0)
+    processes = [start(context, _count, lock, counter, 2000) for _ in range(3)]
+    for process in processes:
+        process.join(TIME)
+    assert counter.value == 6000
+
+
+def _count(lock: Any, counter: Any, times: int) -> None:
+    for _ in range(times):
+        with lock:
+            counter.value += 1
+
+
+def test_many_threads_share_one_lock() -> None:
+    lock, counter = mp.Lock(), [0]
+
+    def work() -> None:
+        for _ in range(2000):
+            with lock:
+                counter[0] += 1
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIME)
+    assert counter == [8000]
+
+
+# ------------------------------------------------------------------------------------------------ a holder that dies
+
+
+def _hold(lock: Any, ready: Any) -> None:
+    lock.acquire()
+    ready.send(os.getpid())
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_the_lock_of_a_killed_process_goes_to_the_next_with_a_warning(
+    kind: str, context: Any, start: Callable[..., Any]
+) -> None:
+    lock = getattr(context, kind)()
+    ours, theirs = context.Pipe(False)
+    holder = start(context, _hold, lock, theirs)
+    pid = ours.recv()
+    assert not lock.acquire(timeout=0.01)
+    kill(holder)
+    with pytest.warns(HolderDiedWarning, match=f"process {pid} died while it held this lock") as caught:
+        assert lock.acquire(timeout=SOON)
+    assert caught[0].filename == __file__
+    lock.release()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with lock:
+            pass
+
+
+@pytest.mark.parametrize("kind", ["Lock", "RLock"])
+def test_who_wants_an_exception_gets_no_lock_with_it(kind: str, start: Callable[..., Any]) -> None:
+    context = mp.get_context("fork")
+    lock = getattr(context, kind)()
+    ours, theirs = context.Pipe(False)
+    holder = start(context, _hold, lock, theirs)
+    ours.recv()
+    kill(holder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", mp.HolderDiedWarning)
+        with pytest.raises(mp.HolderDiedWarning), lock:
+            pytest.fail("the lock was given")
+    assert lock.acquire(False), "the exception left the lock taken"
+
+
+def _acquire_and_end(lock: Any) -> None:
+    lock.acquire()
+
+
+def test_a_lock_that_was_never_released_is_taken_from_a_process_that_ended(
+    context: Any, start: Callable[..., Any]
+) -> None:
+    lock = context.Lock()
+    process = start(context, _acquire_and_end, lock)
+    process.join(TIME)
+    assert process.exitcode == 0
+    with pytest.warns(HolderDiedWarning, match=str(process.pid)):
+        assert lock.acquire(timeout=SOON)
+
+
+def _acquire_in_turn(lock: Any, ready: Any, turns: Any) -> None:
+    warnings.simplefilter("ignore", HolderDiedWarning)
+    ready.release()
+    with lock:
+        turns.put(os.getpid())
+
+
+def test_all_who_wait_get_the_lock_of_a_killed_process(context: Any, start: Callable[..., Any]) -> None:
+    lock, ready, turns = context.Lock(), context.Semaphore(0), context.Queue()
+    ours, theirs = context.Pipe(False)
+    holder = start(context, _hold, lock, theirs)
+    ours.recv()
+    waiters = [start(context, _acquire_in_turn, lock, ready, turns) for _ in range(3)]
+    for waiter in waiters:
+        assert ready.acquire(timeout=TIME)
+        until_it_sleeps(waiter.pid)
+    kill(holder)
+    assert {turns.get(timeout=SOON) for _ in waiters} == {waiter.pid for waiter in waiters}
+
+
+def test_a_waiter_that_is_killed_does_not_keep_the_lock_from_others(context: Any, start: Callable[..., Any]) -> None:
+    lock, ready, turns = context.Lock(), context.Semaphore(0), context.Queue()
+    lock.acquire()
+    waiters = [start(context, _acquire_in_turn, lock, ready, turns) for _ in range(2)]
+    for waiter in waiters:
+        assert ready.acquire(timeout=TIME)
+        until_it_sleeps(waiter.pid)
+    kill(waiters[0])
+    lock.release()
+    assert turns.get(timeout=SOON) == waiters[1].pid
+    waiters[1].join(TIME)
+    assert lock.acquire(timeout=SOON)
+
+
+# ------------------------------------------------------------------------------------------------ semaphores
+
+
+def test_a_semaphore_counts() -> None:
+    semaphore = mp.Semaphore(2)
+    assert semaphore.acquire() and semaphore.acquire()
+    assert semaphore.get_value() == 0
+    assert not semaphore.acquire(False)
+    begin = time.monotonic()
+    assert not semaphore.acquire(timeout=0.05)
+    assert 0.045 < time.monotonic() - begin < SOON
+    for _ in range(3):
+        semaphore.release()
+    assert semaphore.get_value() == 3
+    assert repr(semaphore) == "<Semaphore(value=3)>"
+
+
+def test_a_bounded_semaphore_has_an_upper_end() -> None:
+    semaphore = mp.BoundedSemaphore(1)
+    assert repr(semaphore) == "<BoundedSemaphore(value=1, maxvalue=1)>"
+    with pytest.raises(ValueError, match="released too many times"):
+        semaphore.release()
+    with semaphore:
+        assert semaphore.get_value() == 0
+    assert semaphore.get_value() == 1
+
+
+@pytest.mark.parametrize("kind", [mp.Semaphore, mp.BoundedSemaphore])
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [(-1, ValueError, "-1 permits"), (2**31, OverflowError, "at most 2147483647"), ("2", TypeError, "str")],
+)
+def test_a_semaphore_of_an_impossible_value_is_refused(
+    kind: Callable[[Any], Any], value: object, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error, match=text):
+        kind(value)
+
+
+def test_the_permits_of_a_killed_process_come_back(context: Any, start: Callable[..., Any]) -> None:
+    gate = context.BoundedSemaphore(1)
+    ours, theirs = context.Pipe(False)
+    inside = start(context, _hold, gate, theirs)
+    ours.recv()
+    assert not gate.acquire(False)
+    kill(inside)
+    assert gate.acquire(timeout=SOON)
+
+
+def test_permits_that_were_counted_do_not_come_back(context: Any, start: Callable[..., Any]) -> None:
+    tickets = context.Semaphore(0)
+    tickets.release()
+    ours, theirs = context.Pipe(False)
+    consumer = start(context, _hold, tickets, theirs)
+    ours.recv()
+    kill(consumer)
+    assert not tickets.acquire(timeout=0.2), "a ticket was used twice"
+
+
+# ------------------------------------------------------------------------------------------------ conditions
+
+
+def _wait(condition: Any, woken: Any, timeout: float | None = None) -> None:
+    with condition:
+        woken.put((os.getpid(), condition.wait(timeout)))
+
+
+def test_a_notification_wakes_as_many_as_it_says(context: Any, start: Callable[..., Any]) -> None:
+    condition, woken = context.Condition(), context.Queue()
+    processes = [start(context, _wait, condition, woken) for _ in range(3)]
+    threads = [threading.Thread(target=_wait, args=(condition, woken)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    until(lambda: condition._sleeping_count.get_value() == 5)
+    assert repr(condition).endswith(", 5)>")
+    with condition:
+        condition.notify(2)
+    assert [woken.get(timeout=SOON)[1] for _ in range(2)] == [True, True]
+    assert woken.empty()
+    with condition:
+        condition.notify_all()
+    assert [woken.get(timeout=SOON)[1] for _ in range(3)] == [True] * 3
+    for one in [*processes, *threads]:
+        one.join(TIME)
+    counts = condition._sleeping_count, condition._woken_count, condition._wait_semaphore
+    assert [count.get_value() for count in counts] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", [mp.Lock, mp.RLock])
+def test_a_condition_takes_the_lock_it_is_given(kind: Callable[[], Any]) -> None:
+    lock = kind()
+    condition = mp.Condition(lock)
+    with lock:
+        assert condition.wait(0) is False
+        assert condition.wait(0.01) is False
+        assert lock._semlock._is_mine()
+    assert lock.acquire(False)
+
+
+def test_a_recursive_lock_is_given_up_wholly_and_taken_back_as_often() -> None:
+    condition = mp.Condition()
+    got: list[bool] = []
+
+    def notify() -> None:
+        with condition:
+            condition.notify()
+
+    with condition, condition:
+        thread = threading.Thread(target=notify)
+        thread.start()
+        got.append(condition.wait(TIME))
+        assert condition._lock._semlock._count() == 2
+    thread.join(TIME)
+    assert got == [True]
+
+
+def test_a_condition_wants_its_lock_held() -> None:
+    condition = mp.Condition()
+    with pytest.raises(AssertionError, match=r"must acquire\(\) condition before using wait\(\)"):
+        condition.wait(0)
+    with pytest.raises(AssertionError, match="lock is not owned"):
+        condition.notify()
+    with condition, pytest.raises(TypeError, match="timeout must be a number"):
+        condition.wait("soon")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="needs a Lock or RLock"):
+        mp.Condition(threading.Lock())
+
+
+def test_wait_for_returns_what_the_predicate_says() -> None:
+    condition = mp.Condition()
+    with condition:
+        assert condition.wait_for(lambda: 3) == 3
+        begin = time.monotonic()
+        assert condition.wait_for(lambda: 0, timeout=0.05) == 0
+        assert 0.045 < time.monotonic() - begin < SOON
+
+
+def test_a_killed_waiter_does_not_swallow_the_notification(context: Any, start: Callable[..., Any]) -> None:
+    condition, woken = context.Condition(), context.Queue()
+    dead = start(context, _wait, condition, woken)
+    until(lambda: condition._sleeping_count.get_value() == 1)
+    living = start(context, _wait, condition, woken)
+    until(lambda: condition._sleeping_count.get_value() == 2)
+    kill(dead)
+    until(lambda: condition._sleeping_count.get_value() == 1)
+    with condition:
+        condition.notify()
+    assert woken.get(timeout=SOON) == (living.pid, True)
+
+
+# ------------------------------------------------------------------------------------------------ events
+
+
+def _wait_for_event(event: Any, answers: Any) -> None:
+    answers.put((os.getpid(), event.wait()))
+
+
+def test_an_event_wakes_all_who_wait(context: Any, start: Callable[..., Any]) -> None:
+    event, answers = context.Event(), context.Queue()
+    assert not event.is_set() and event.wait(0) is False and event.wait(0.01) is False
+    assert repr(event).endswith(" unset>")
+    waiters = [start(context, _wait_for_event, event, answers) for _ in range(3)]
+    event.set()
+    assert {answers.get(timeout=SOON) for _ in waiters} == {(waiter.pid, True) for waiter in waiters}
+    assert event.is_set() and event.wait() is True
+    assert repr(event).endswith(" set>")
+    event.clear()
+    assert not event.is_set()
+
+
+def test_an_event_that_is_set_and_cleared_at_once_wakes_who_waited() -> None:
+    event = mp.Event()
+    woken: list[bool] = []
+    thread = threading.Thread(target=lambda: woken.append(event.wait(TIME)))
+    thread.start()
+    while not woken:
+        event.set()
+        event.clear()
+    thread.join(TIME)
+    assert woken == [True]
+
+
+def test_setting_an_event_does_not_wait_for_a_killed_waiter(context: Any, start: Callable[..., Any]) -> None:
+    event, answers = context.Event(), context.Queue()
+    dead, living = (start(context, _wait_for_event, event, answers) for _ in range(2))
+    until_it_sleeps(dead.pid)
+    kill(dead)
+    begin = time.monotonic()
+    event.set()
+    assert time.monotonic() - begin < SOON
+    assert answers.get(timeout=SOON) == (living.pid, True)
+
+
+def test_an_event_may_be_set_in_a_signal_handler() -> None:
+    event = mp.Event()
+    before = signal.signal(signal.SIGALRM, lambda *_: event.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert event.wait(TIME)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+# ------------------------------------------------------------------------------------------------ barriers
+
+
+def _pass(barrier: Any, answers: Any) -> None:
+    try:
+        answers.put(barrier.wait())
+    except threading.BrokenBarrierError:
+        answers.put("broken")
+
+
+def test_a_barrier_lets_all_go_on_together(context: Any, start: Callable[..., Any]) -> None:
+    barrier, answers = context.Barrier(3), context.Queue()
+    assert isinstance(barrier, threading.Barrier)
+    for _ in range(2):
+        start(context, _pass, barrier, answers)
+    until(lambda: barrier.n_waiting == 2)
+    places = [barrier.wait(TIME), answers.get(timeout=SOON), answers.get(timeout=SOON)]
+    assert sorted(places) == [0, 1, 2]
+    until(lambda: barrier.n_waiting == 0)
+    assert (barrier.parties, barrier.broken) == (3, False)
+
+
+def test_the_action_is_called_once_before_anybody_goes_on() -> None:
+    calls: list[int] = []
+    barrier = mp.Barrier(2, action=lambda: calls.append(len(calls)))
+    seen: list[int] = []
+
+    def party() -> None:
+        for _ in range(50):
+            barrier.wait(TIME)
+            seen.append(len(calls))
+
+    threads = [threading.Thread(target=party) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(TIME)
+    assert calls == list(range(50))
+    assert min(seen) == 1
+
+
+def test_an_action_that_raises_breaks_the_barrier() -> None:
+    barrier = mp.Barrier(1, action=lambda: 1 / 0)  # type: ignore[arg-type,return-value]
+    with pytest.raises(ZeroDivisionError):
+        barrier.wait()
+    assert barrier.broken
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait()
+    barrier.reset()
+    assert not barrier.broken
+
+
+def test_a_timeout_breaks_the_barrier() -> None:
+    barrier = mp.Barrier(2, timeout=0.01)
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait()
+    assert barrier.broken
+
+
+@pytest.mark.parametrize("act", ["abort", "reset"])
+def test_who_waits_is_sent_away(act: str, context: Any, start: Callable[..., Any]) -> None:
+    barrier, answers = context.Barrier(2), context.Queue()
+    start(context, _pass, barrier, answers)
+    until(lambda: barrier.n_waiting == 1)
+    getattr(barrier, act)()
+    assert answers.get(timeout=SOON) == "broken"
+    assert barrier.broken == (act == "abort")
+
+
+def test_a_killed_party_breaks_the_barrier(context: Any, start: Callable[..., Any]) -> None:
+    barrier, answers = context.Barrier(3), context.Queue()
+    dead, _ = (start(context, _pass, barrier, answers) for _ in range(2))
+    until(lambda: barrier.n_waiting == 2)
+    kill(dead)
+    assert answers.get(timeout=SOON) == "broken"
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait(TIME)
+
+
+@pytest.mark.parametrize(("parties", "error"), [(0, ValueError), (-1, ValueError), ("2", TypeError)])
+def test_a_barrier_of_an_impossible_size_is_refused(parties: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="parties"):
+        mp.Barrier(parties)
+
+
+# ------------------------------------------------------------------------------------------------ signals
+
+
+def _acquired(lock: Any) -> Any:
+    lock.acquire()
+    return lock
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda: _acquired(mp.Lock()).acquire,
+        lambda: mp.Semaphore(0).acquire,
+        lambda: lambda lock=_acquired(mp.Lock()): lock.acquire(timeout=TIME),
+        lambda: mp.Event().wait,
+        lambda: _acquired(mp.Condition()).wait,
+        lambda: _acquired(mp.Condition(mp.Lock())).wait,
+        lambda: mp.Barrier(2).wait,
+    ],
+    ids=["Lock", "Semaphore", "timeout", "Event", "Condition", "Condition(Lock)", "Barrier"],
+)
+def test_a_signal_handler_that_raises_ends_the_wait(waits: Callable[[], Any], alarm: Callable[[float], None]) -> None:
+    wait = waits()
+    begin = time.monotonic()
+    alarm(0.05)
+    with pytest.raises(Rang):
+        wait()
+    assert time.monotonic() - begin < SOON
+
+
+def test_a_signal_before_the_wait_falls_asleep_is_noticed(alarm: Callable[[float], None]) -> None:
+    event = mp.Event()
+    for _ in range(200):
+        alarm(0.0001)
+        with pytest.raises(Rang):
+            event.wait(TIME)
+
+
+def test_a_signal_handler_that_returns_does_not_prolong_the_wait() -> None:
+    rings: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rings.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+    try:
+        begin = time.monotonic()
+        assert not mp.Event().wait(0.2)
+        assert 0.19 < time.monotonic() - begin < SOON
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(rings) > 3
+
+
+def test_a_condition_goes_on_after_a_wait_that_was_interrupted(alarm: Callable[[float], None]) -> None:
+    condition, woken = mp.Condition(), mp.SimpleQueue()
+    with condition:
+        alarm(0.05)
+        with pytest.raises(Rang):
+            condition.wait()
+        assert condition._lock._semlock._is_mine()
+    assert condition._sleeping_count.get_value() == 0
+    thread = threading.Thread(target=_wait, args=(condition, woken))
+    thread.start()
+    until(lambda: condition._sleeping_count.get_value() == 1)
+    with condition:
+        condition.notify()
+    thread.join(TIME)
+    assert woken.get()[1] is True
+
+
+def test_a_barrier_goes_on_after_a_wait_that_was_interrupted(alarm: Callable[[float], None]) -> None:
+    barrier = mp.Barrier(2)
+    alarm(0.05)
+    with pytest.raises(Rang):
+        barrier.wait()
+    assert (barrier.n_waiting, barrier.broken) == (0, False)
+    thread = threading.Thread(target=barrier.wait, args=(TIME,))
+    thread.start()
+    assert barrier.wait(TIME) in (0, 1)
+    thread.join(TIME)
+
+
+# ------------------------------------------------------------------------------------------------ travelling
+
+
+MAKERS: list[Callable[[Any], Any]] = [
+    lambda context: context.Lock(),
+    lambda context: context.RLock(),
+    lambda context: context.Semaphore(1),
+    lambda context: context.BoundedSemaphore(1),
+    lambda context: context.Condition(),
+    lambda context: context.Event(),
+    lambda context: context.Barrier(1),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_outside_of_messages_and_births_nothing_is_pickled(make: Callable[[Any], Any]) -> None:
+    thing = make(mp)
+    with pytest.raises(RuntimeError, match=f"^{type(thing).__name__} objects should only be shared between processes through inheritance"):
+        pickle.dumps(thing)
+
+
+def _use_what_comes(inbox: Any, answers: Any) -> None:
+    event, barrier, condition, lock, semaphore = inbox.get(timeout=TIME)
+    answers.put((lock.acquire(False), semaphore.acquire(False)))
+    with condition:
+        condition.notify()
+    event.wait(TIME)
+    answers.put(barrier.wait(TIME))
+
+
+def test_they_can_be_sent_to_a_process_that_runs(context: Any, start: Callable[..., Any]) -> None:
+    inbox, answers = context.Queue(), context.Queue()
+    start(context, _use_what_comes, inbox, answers)
+    event, barrier, condition, lock = context.Event(), context.Barrier(2), context.Condition(), context.Lock()
+    semaphore = context.Semaphore(1)
+    with lock, condition:
+        inbox.put((event, barrier, condition, lock, semaphore))
+        assert answers.get(timeout=SOON) == (False, True)
+        assert condition.wait(TIME)
+    assert semaphore.get_value() == 0
+    event.set()
+    assert {barrier.wait(TIME), answers.get(timeout=SOON)} == {0, 1}
+
+
+def test_an_object_lives_in_its_message_when_its_sender_has_dropped_it() -> None:
+    queue = mp.Queue()
+    semaphore = mp.Semaphore(7)
+    queue.put(semaphore)
+    del semaphore
+    gc.collect()
+    assert queue.get().get_value() == 7
+
+
+def _wait_then_release(go: Any, things: list[Any]) -> None:
+    go.wait(TIME)
+    for thing in things:
+        with thing:
+            pass
+
+
+def test_a_child_keeps_what_its_parent_has_dropped(context: Any, start: Callable[..., Any]) -> None:
+    go, things = context.Event(), [context.Lock(), context.RLock(), context.Semaphore(1), context.Condition()]
+    process = start(context, _wait_then_release, go, things)
+    process._args = ()
+    things.clear()
+    del things
+    gc.collect()
+    others = [mp.Lock() for _ in range(10)]
+    for other in others:
+        other.acquire()
+    go.set()
+    process.join(TIME)
+    assert process.exitcode == 0
+
+
+def test_objects_of_one_start_method_serve_the_children_of_another(start: Callable[..., Any]) -> None:
+    lock, answers = mp.get_context("fork").Lock(), mp.get_context("fork").Queue()
+    with lock:
+        start(mp.get_context("spawn"), _say_who_holds, lock, mp.get_context("forkserver").RLock(), answers)
+        assert answers.get(timeout=TIME)[0] == "<Lock(owner=SomeOtherProcess)>"
