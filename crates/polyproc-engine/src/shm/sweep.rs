@@ -7,13 +7,14 @@
 //! the ring's lock. Then everything else. The slot's new identity is the last store: until then the dead keeps its name.
 
 use super::directory::{Directory, HELD, Kind, PASSING};
-use super::lockword;
+use super::lockword::{self, LockWord};
 use super::participant::{FREE, NEWBORN, Participant, STATE};
 use super::session::{Session, exists, known};
 use super::local;
 use crate::sys::clock::Deadline;
 use crate::sys::{life, proc};
 use crate::{fault, kinds};
+use std::cell::Cell;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 
@@ -59,8 +60,34 @@ pub fn is_dead(participant: Participant) -> bool {
 
 /// Sweeps the participant if it is dead. For those who wait for something that it owns.
 pub(crate) fn look_after(participant: Participant) {
-    if is_dead(participant) {
+    if !is_dead(participant) {
+        return;
+    }
+    if SWEEPING.get() {
+        // The one lock of this kind that a sweep needs; the others are looked after by [`look_after_owner`].
+        lockword::take_from_dead(&known().header().directory.0, participant);
+    } else {
         sweep(participant);
+    }
+}
+
+/// The same, for a lock that a sweep needs as well. A sweep that meets another dead process takes this lock from it, and
+/// leaves the rest to the sweep of that one: there is only one turn.
+pub(crate) fn look_after_owner(word: &LockWord, owner: Participant) {
+    if !SWEEPING.get() {
+        look_after(owner);
+    } else if is_dead(owner) {
+        lockword::take_from_dead(word, owner);
+    }
+}
+
+/// Sweeps the dead among those that have taken something of an object. For those who wait for it to be given back.
+pub(crate) fn look_after_takers(cell: u32) {
+    let session = known();
+    for index in 1..session.slots_top() {
+        if session.holding(index, cell).load(Ordering::Relaxed) & !(HELD | PASSING) != 0 {
+            look_after(Participant::from_bits(session.slot(index).identity.load(Ordering::Acquire)));
+        }
     }
 }
 
@@ -144,6 +171,11 @@ struct Turn {
     session: &'static Session,
 }
 
+thread_local! {
+    /// This thread has the turn.
+    static SWEEPING: Cell<bool> = const { Cell::new(false) };
+}
+
 impl Turn {
     fn take(session: &'static Session) -> Turn {
         let word = &session.header().sweep.0;
@@ -153,12 +185,14 @@ impl Turn {
             }
         };
         while lockword::take(word, local::me(), Deadline::Never, &take_over).is_err() {}
+        SWEEPING.set(true);
         Turn { session }
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
+        SWEEPING.set(false);
         lockword::release(&self.session.header().sweep.0);
     }
 }

@@ -88,7 +88,7 @@ impl Barrier {
     pub fn enter(&self, deadline: Deadline) -> Result<Arrival> {
         let monitor = self.monitor();
         loop {
-            signal::wait(&monitor.signal, deadline, || match monitor.peek(STATE) {
+            signal::wait_for_takers(&monitor.signal, self.hold.handle().cell, deadline, || match monitor.peek(STATE) {
                 FILLING => monitor.peek(INSIDE) < monitor.peek(PARTIES),
                 state => state == BROKEN,
             })?;
@@ -114,7 +114,8 @@ impl Barrier {
     /// [`Error::BrokenBarrier`]; [`Error::Interrupted`]: call again, or leave.
     pub fn wait(&self, deadline: Deadline) -> Result<()> {
         let monitor = self.monitor();
-        match signal::wait(&monitor.signal, deadline, || monitor.peek(STATE) != FILLING) {
+        let open = || monitor.peek(STATE) != FILLING;
+        match signal::wait_for_takers(&monitor.signal, self.hold.handle().cell, deadline, open) {
             Err(Error::TimedOut) => self.abort_if(|state| state == FILLING),
             Err(error) => return Err(error),
             Ok(()) => {}

@@ -58,7 +58,8 @@ impl<const N: usize> Monitor<N> {
     fn change_as<R>(&self, cell: u32, who: Participant, change: impl FnOnce(&mut [u32; N], &mut u32) -> R) -> R {
         let me = shm::me();
         loop {
-            match shm::take(&self.lock, me, Deadline::Never, &shm::look_after) {
+            let look_after = |owner| shm::look_after_owner(&self.lock, owner);
+            match shm::take(&self.lock, me, Deadline::Never, &look_after) {
                 Ok(Taken::Clean) => break,
                 Ok(Taken::Abandoned) => {
                     self.copy_intent(cell);

@@ -62,9 +62,9 @@ impl Semaphore {
     /// # Errors
     /// [`Error::TimedOut`], [`Error::Interrupted`].
     pub fn acquire(&self, deadline: Deadline) -> Result<()> {
-        let monitor = self.monitor();
+        let (monitor, cell) = (self.monitor(), self.hold.handle().cell);
         loop {
-            let taken = monitor.change(self.hold.handle().cell, |words, count| {
+            let taken = monitor.change(cell, |words, count| {
                 let some = words[VALUE] > 0;
                 if some {
                     words[VALUE] -= 1;
@@ -75,7 +75,8 @@ impl Semaphore {
             if taken {
                 return Ok(());
             }
-            signal::wait(&monitor.signal, deadline, || monitor.peek(VALUE) > 0)?;
+            // Permits come back from the dead only if somebody sweeps them.
+            signal::wait_for_takers(&monitor.signal, cell, deadline, || monitor.peek(VALUE) > 0)?;
         }
     }
 

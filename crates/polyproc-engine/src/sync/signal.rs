@@ -24,18 +24,37 @@
 
 use crate::sys::clock::Deadline;
 use crate::sys::futex::{Woken, Word};
-use crate::{Error, Result, fault, sys};
+use crate::{Error, Result, fault, shm, sys};
 use std::sync::atomic::Ordering;
 
 const SLEEPERS: u32 = 1;
 const STEP: u32 = 2;
 const LONGEST_SLEEP: u64 = 1_000_000_000;
+const FIRST_SLICE: u64 = 50_000_000;
 
 /// Sleeps until `come()` is true.
 ///
 /// # Errors
 /// [`Error::TimedOut`], [`Error::Interrupted`].
-pub fn wait(word: &impl Word, deadline: Deadline, mut come: impl FnMut() -> bool) -> Result<()> {
+pub fn wait(word: &impl Word, deadline: Deadline, come: impl FnMut() -> bool) -> Result<()> {
+    wait_in_slices(word, deadline, LONGEST_SLEEP, come, || ())
+}
+
+/// Sleeps until `come()` is true, and asks from time to time whether those still live who could make it true.
+///
+/// # Errors
+/// As [`wait`].
+pub(crate) fn wait_for_takers(word: &impl Word, cell: u32, deadline: Deadline, come: impl FnMut() -> bool) -> Result<()> {
+    wait_in_slices(word, deadline, FIRST_SLICE, come, || shm::look_after_takers(cell))
+}
+
+fn wait_in_slices(
+    word: &impl Word,
+    deadline: Deadline,
+    mut slice: u64,
+    mut come: impl FnMut() -> bool,
+    look_after: impl Fn(),
+) -> Result<()> {
     loop {
         if come() {
             return Ok(());
@@ -48,10 +67,14 @@ pub fn wait(word: &impl Word, deadline: Deadline, mut come: impl FnMut() -> bool
         if come() {
             return Ok(());
         }
-        match word.wait(registered, deadline.within(LONGEST_SLEEP)) {
+        match word.wait(registered, deadline.within(slice)) {
             Woken::Look => {}
             Woken::TimedOut if deadline.passed() => {}
-            Woken::TimedOut => sys::signal::look_up()?,
+            Woken::TimedOut => {
+                look_after();
+                slice = (slice * 2).min(LONGEST_SLEEP);
+                sys::signal::look_up()?;
+            }
             Woken::Interrupted => return Err(Error::Interrupted),
         }
     }
