@@ -116,7 +116,7 @@ class Pool(_standard.Pool):
         self._maxtasksperchild = maxtasksperchild
         self._desk = _polyproc.Desk(maxtasksperchild is not None, min(processes, 8) + TOLERANCE)
         self._threads: list[threading.Thread] = []
-        self._keeping = threading.Lock()
+        self._keeping = threading.RLock()
         try:
             self._repopulate_pool()
         except Exception:
@@ -171,16 +171,12 @@ class Pool(_standard.Pool):
 
     def _keep(self) -> None:
         """Collects workers that have ended and starts others in their place. Called by whoever notices."""
-        if not self._keeping.acquire(blocking=False):
-            return
-        try:
+        with self._keeping:
             for worker in [worker for worker in self._pool if _has_ended(worker)]:
                 worker.join()
                 self._pool.remove(worker)
             if self._state == RUN or (self._state == CLOSE and self._desk.jobs()):
                 self._repopulate_pool()
-        finally:
-            self._keeping.release()
 
     def _start_thread(self, name: str, target: Callable[..., object], *args: Any) -> None:
         if any(thread.name == name for thread in self._threads):

@@ -288,10 +288,11 @@ impl StreamCore {
     pub fn draw(&self, py: Python<'_>, desk: &Desk) -> PyResult<()> {
         let ahead = self.drawn.load(Ordering::SeqCst).wrapping_sub(self.consumed.load(Ordering::SeqCst));
         let window = self.window.load(Ordering::SeqCst);
-        if ahead >= window || self.drawing.swap(true, Ordering::SeqCst) {
+        // Whole chunks only.
+        if ahead + self.chunk - 1 >= window.max(self.chunk) || self.drawing.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
-        let result = self.draw_some(py, desk, window - ahead, true);
+        let result = self.draw_some(py, desk, window.saturating_sub(ahead), true);
         self.drawing.store(false, Ordering::SeqCst);
         result
     }
@@ -309,30 +310,40 @@ impl StreamCore {
     fn draw_some(&self, py: Python<'_>, desk: &Desk, most: u32, bounded: bool) -> PyResult<()> {
         let Some(iterator) = self.iterator(py) else { return Ok(()) };
         let iterator = iterator.into_bound(py);
-        for _ in 0..most {
+        let mut chunk = Vec::with_capacity(self.chunk.min(1024) as usize);
+        for _ in 0..most.div_ceil(self.chunk) {
             if bounded && desk.books().large >= LARGE_AHEAD {
                 return Ok(());
             }
-            let next = iterator.call_method0("__next__");
-            match next {
-                Ok(item) => {
+            // An error in the middle of a chunk is an error of the chunk.
+            let error = loop {
+                if chunk.len() == self.chunk as usize {
+                    break None;
+                }
+                match iterator.call_method0("__next__") {
+                    Ok(item) => chunk.push(item),
+                    Err(error) => break Some(error),
+                }
+            };
+            let stopped = error.as_ref().is_some_and(|error| error.is_instance_of::<PyStopIteration>(py));
+            if error.is_none() || stopped {
+                for item in chunk.drain(..) {
                     let index = self.job.add_task();
                     self.drawn.fetch_add(1, Ordering::SeqCst);
                     desk.submit(&self.job, index, cargo::style::ITEM, &item)?;
                 }
-                Err(error) if error.is_instance_of::<PyStopIteration>(py) => {
-                    self.end(desk);
-                    return Ok(());
-                }
-                Err(error) if error.is_instance_of::<PyException>(py) => {
-                    let index = self.job.add_task();
-                    self.drawn.fetch_add(1, Ordering::SeqCst);
-                    desk.settle(&self.job, index, failed(error));
-                    self.end(desk);
-                    return Ok(());
-                }
-                Err(error) => return Err(error),
             }
+            let Some(error) = error else { continue };
+            if !error.is_instance_of::<PyException>(py) {
+                return Err(error);
+            }
+            if !stopped {
+                let index = self.job.add_task();
+                self.drawn.fetch_add(1, Ordering::SeqCst);
+                desk.settle(&self.job, index, failed(error));
+            }
+            self.end(desk);
+            return Ok(());
         }
         Ok(())
     }
