@@ -64,6 +64,11 @@ impl<'a> Parcel<'a> {
         Ok(())
     }
 
+    /// The bytes that lie in blocks.
+    pub(crate) fn weight(&self) -> u64 {
+        self.blocks.iter().map(|lease| lease.len() as u64).sum()
+    }
+
     /// Adds a buffer that lies in a block already, which is sent without a copy.
     pub fn add_lease(&mut self, lease: Lease) {
         self.blocks.push(lease);
@@ -133,6 +138,12 @@ impl Envelope {
         self.len() == 0
     }
 
+    /// The bytes that lie in blocks.
+    pub(crate) fn weight(&self) -> u64 {
+        let body = if let Body::Block(lease) = &self.body { lease.len() } else { 0 };
+        self.buffers.iter().map(Lease::len).sum::<usize>() as u64 + body as u64
+    }
+
     /// The body's address: of this process's own memory, or of a block that this process alone has.
     pub fn as_ptr(&self) -> *const u8 {
         match &self.body {
@@ -165,6 +176,12 @@ impl Envelope {
         self.body = Body::Inline;
         self.buffers.clear();
         self.release();
+    }
+
+    /// The blocks of the message that has come.
+    pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
+        let body = if let Body::Block(lease) = &self.body { Some(lease) } else { None };
+        body.into_iter().chain(&self.buffers)
     }
 
     /// True if it names no objects.

@@ -33,6 +33,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+/// The most bytes in blocks that a pipe carries, unless one message alone has more.
+const CARRIED_MOST: u64 = 64 << 20;
 const LONGEST_SLEEP: u64 = 1_000_000_000;
 /// The record that accompanies a descriptor.
 const DESCRIPTOR: u8 = Parcel::MOST_KIND;
@@ -175,6 +177,9 @@ impl PipeEnd {
         let state = self.end.state::<EndState>();
         if state.armed.swap(1, Ordering::SeqCst) == 0 {
             let _ = self.settle();
+            if let Some(ring) = &self.reads {
+                signal::notify(&ring.state().space, u32::MAX);
+            }
         }
         self.socket.as_raw_fd()
     }
@@ -202,23 +207,80 @@ impl PipeEnd {
         if self.is_gone() {
             return Err(Error::BrokenPipe);
         }
-        loop {
-            // The room is waited for in short slices: a reader that dies outside of the session's sight (it was cloned past
-            // all handlers, say) is told of only by the socket.
-            match ring.put(parcel, deadline.within(50_000_000), &|| self.is_gone()) {
-                Ok(()) => break,
-                Err(Error::TimedOut) if deadline.passed() => return Err(Error::TimedOut),
-                Err(Error::TimedOut) => {
-                    let mut polled = [Polled::new(self.socket.as_raw_fd())];
-                    poll::wait(&mut polled, Deadline::Now)?;
-                    if polled[0].hung_up {
-                        return Err(Error::BrokenPipe);
-                    }
-                }
-                Err(error) => return Err(error),
+        let weight = parcel.weight();
+        // What is waited for is waited for in short slices: a reader that dies outside of the session's sight (it was cloned
+        // past all handlers, say) is told of only by the socket.
+        let mut admitted = weight == 0;
+        let outcome = loop {
+            let slice = deadline.within(50_000_000);
+            let attempt = if admitted {
+                ring.put(parcel, slice, &|| self.is_gone()).map(|()| true)
+            } else {
+                self.admit(ring, weight, slice).map(|()| false)
+            };
+            match attempt {
+                Ok(true) => break Ok(()),
+                Ok(false) => admitted = true,
+                Err(Error::TimedOut) if !deadline.passed() => match self.is_hung_up() {
+                    Ok(false) => {}
+                    Ok(true) => break Err(Error::BrokenPipe),
+                    Err(error) => break Err(error),
+                },
+                Err(error) => break Err(error),
+            }
+        };
+        if weight != 0 {
+            match &outcome {
+                Ok(()) if weight > CARRIED_MOST => ring.state().asked.store(0, Ordering::SeqCst),
+                Err(_) if admitted => discount(ring, weight),
+                _ => {}
             }
         }
+        outcome?;
         self.ring_bell(ring)
+    }
+
+    /// Waits until the pipe may carry `weight` bytes more, and counts them in.
+    fn admit(&self, ring: &Ring, weight: u64, deadline: Deadline) -> Result<()> {
+        let state = ring.state();
+        // ORDER: SeqCst: the look of a sleeper, see `sync::signal`.
+        let may = || {
+            let carried = if ring.is_empty() { 0 } else { state.carried.load(Ordering::SeqCst) };
+            carried.saturating_add(weight) <= CARRIED_MOST || (carried == 0 && self.reader_asks(ring)) || self.is_gone()
+        };
+        signal::wait(&state.space, deadline, may)?;
+        if self.is_gone() {
+            return Err(Error::BrokenPipe);
+        }
+        if ring.is_empty() {
+            state.carried.store(weight, Ordering::SeqCst);
+        } else {
+            state.carried.fetch_add(weight, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    /// True if the reader wants a message that the pipe does not carry yet.
+    fn reader_asks(&self, ring: &Ring) -> bool {
+        ring.state().asked.load(Ordering::SeqCst) != 0
+            || load(&self.end.state::<EndState>().peer).is_some_and(|peer| {
+                let peer = shm::cell(peer.cell);
+                peer.kind() == Kind::PipeEnd && peer.state::<EndState>().armed.load(Ordering::SeqCst) != 0
+            })
+    }
+
+    /// Lets a sender know that what it has is wanted, however large.
+    fn ask(&self, ring: &Ring) {
+        let state = ring.state();
+        if state.asked.swap(1, Ordering::SeqCst) == 0 {
+            signal::notify(&state.space, u32::MAX);
+        }
+    }
+
+    fn is_hung_up(&self) -> Result<bool> {
+        let mut polled = [Polled::new(self.socket.as_raw_fd())];
+        poll::wait(&mut polled, Deadline::Now)?;
+        Ok(polled[0].hung_up)
     }
 
     fn ring_bell(&self, ring: &Ring) -> Result<()> {
@@ -243,6 +305,7 @@ impl PipeEnd {
         if !ring.is_empty() || self.is_gone() {
             return Ok(true);
         }
+        self.ask(ring);
         let state = ring.state();
         let (rung, hushed) = (state.rung.load(Ordering::SeqCst), state.hushed.load(Ordering::SeqCst));
         let count = rung.wrapping_sub(hushed);
@@ -309,6 +372,7 @@ impl PipeEnd {
         let ring = self.reading()?;
         loop {
             if ring.try_get(envelope, deadline)? {
+                self.taken(ring, envelope);
                 if self.end.state::<EndState>().armed.load(Ordering::Relaxed) != 0 && ring.is_empty() {
                     self.settle()?;
                 }
@@ -330,10 +394,21 @@ impl PipeEnd {
         if !ring.try_get(envelope, Deadline::Now)? {
             return Err(Error::TimedOut);
         }
+        self.taken(ring, envelope);
         if self.end.state::<EndState>().armed.load(Ordering::Relaxed) != 0 && ring.is_empty() {
             self.settle()?;
         }
         Ok(())
+    }
+
+    /// Counts out what was received.
+    #[inline]
+    fn taken(&self, ring: &Ring, envelope: &Envelope) {
+        let weight = envelope.weight();
+        if weight != 0 {
+            discount(ring, weight);
+            signal::notify(&ring.state().space, u32::MAX);
+        }
     }
 
     /// Waits until there is something to receive, or the other end is closed.
@@ -360,6 +435,7 @@ impl PipeEnd {
             if gone {
                 return Ok(false);
             }
+            self.ask(ring);
             if deadline == Deadline::Now {
                 // Whoever only looks must also learn of an end that only the kernel knows.
                 return self.look_at_socket(ring, Deadline::Now);
@@ -469,6 +545,11 @@ impl PipeEnd {
     fn kept(&self) -> usize {
         self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
+}
+
+fn discount(ring: &Ring, weight: u64) {
+    let carried = &ring.state().carried;
+    let _ = carried.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |bytes| Some(bytes.saturating_sub(weight)));
 }
 
 pub(crate) fn on_death(_cell: u32, _death: &Death) {}

@@ -30,10 +30,11 @@
 
 use super::parcel::{Body, Envelope, INLINE_MAX, Parcel};
 use crate::shm::{
-    self, BlockState, Cell, CellState, Death, Directory, Handle, Hold, Kind, Lease, Taken, Transit, free_block, is_block,
+    self, BlockState, Cell, CellState, Death, Directory, Handle, Hold, Kind, Lease, Taken, Transit, free_block,
+    is_block,
 };
 use crate::sync::signal;
-use crate::sync::spin::Spin;
+use crate::sync::spin::{Linger, Spin};
 use crate::sys::clock::Deadline;
 use crate::sys::cpu;
 use crate::{Error, Result, fault};
@@ -57,12 +58,17 @@ const BODY_IN_BLOCK: u8 = 1;
 
 /// | field | written by | under |
 /// | --- | --- | --- |
-/// | tail, put_segment, pending, rung | producers | put lock |
-/// | head, get_segment, retired, hushed | consumers (get_segment first by a producer, while the ring is empty) | get lock |
+/// | tail, put_segment, pending, rung, known_head | producers | put lock |
+/// | head, get_segment, retired, hushed, known_tail | consumers (get_segment first by a producer, while the ring is empty) | get lock |
+/// | carried, asked | see [`super::pipe`] | |
 /// | items, space, finished | see [`crate::sync::signal`] | |
 /// | most, fixed | the creator | once |
 /// | done | who finishes a task | atomically |
-/// | watched | who arms a bell | only ever set |
+/// | watched, watched_too | who arms a bell | only ever set |
+///
+/// Producers use the first cache line and consumers the second. What the other side changes with every item is looked at
+/// only when what is known of it (`known_head`, `known_tail`) is not enough: a line that both sides want travels between
+/// their processors at every item, which costs more than all the rest.
 #[repr(C)]
 pub(crate) struct RingState {
     put_lock: AtomicU32,
@@ -73,7 +79,13 @@ pub(crate) struct RingState {
     pending_generation: AtomicU32,
     /// Bells that a pipe's writer has rung.
     pub(crate) rung: AtomicU32,
-    padding: [AtomicU32; 4],
+    /// A pipe's reader has asked for more than there was.
+    pub(crate) asked: AtomicU32,
+    /// A position that head has reached, as some producer has last seen it.
+    known_head: AtomicU32,
+    /// Whoever sleeps on items may be a bell.
+    watched: AtomicU32,
+    padding: AtomicU32,
     get_lock: AtomicU32,
     pub(crate) space: AtomicU32,
     head: AtomicU64,
@@ -86,10 +98,15 @@ pub(crate) struct RingState {
     fixed: AtomicU32,
     done: AtomicU32,
     finished: AtomicU32,
-    watched: AtomicU32,
+    /// The items that lie before a tail which some consumer has seen.
+    known_tail: AtomicU32,
+    /// Whoever sleeps on space may be a bell.
+    watched_too: AtomicU32,
+    /// Bytes in blocks that a pipe carries.
+    pub(crate) carried: AtomicU64,
 }
 
-// SAFETY: plain atomics, 104 bytes, aligned to 8.
+// SAFETY: plain atomics, 112 bytes, aligned to 8.
 unsafe impl CellState for RingState {
     const KIND: Kind = Kind::Ring;
 }
@@ -224,6 +241,10 @@ pub(crate) struct Ring {
     hold: Hold,
     getting: Spin,
     putting: Spin,
+    lingering: Linger,
+    /// What the creator has set once, to be had without the other side's cache line.
+    most: u32,
+    fixed: bool,
 }
 
 impl Ring {
@@ -241,7 +262,9 @@ impl Ring {
     }
 
     fn of(hold: Hold) -> Ring {
-        Ring { hold, getting: Spin::new(), putting: Spin::new() }
+        let state = hold.state::<RingState>();
+        let (most, fixed) = (state.most.load(Ordering::Relaxed), state.fixed.load(Ordering::Relaxed) != 0);
+        Ring { hold, getting: Spin::new(), putting: Spin::new(), lingering: Linger::new(), most, fixed }
     }
 
     pub(crate) fn hold(&self) -> &Hold {
@@ -271,7 +294,7 @@ impl Ring {
 
     /// The most items it may hold; 0 means any number.
     pub(crate) fn most(&self) -> u32 {
-        self.state().most.load(Ordering::Relaxed)
+        self.most
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -297,7 +320,7 @@ impl Ring {
             }
             let before = self.state().head.load(Ordering::SeqCst);
             let come = || self.state().head.load(Ordering::SeqCst) != before || give_up();
-            if !self.is_full() && self.state().fixed.load(Ordering::Relaxed) == 0 {
+            if !self.is_full() && !self.fixed {
                 continue;
             }
             if !self.putting.until(come) {
@@ -337,11 +360,9 @@ impl Ring {
         let locked = PutLock::take(self, deadline)?;
         fault!("ring.put_locked");
         let tail = Cursor::of(state.tail.load(Ordering::Relaxed));
-        let most = state.most.load(Ordering::Relaxed);
+        let most = self.most;
         // ORDER: Acquire, partner of the consumer's Release of head: it has read what we are going to write over.
-        if most > 0
-            && tail.items.wrapping_sub(Cursor::of(state.head.load(Ordering::Acquire)).items) >= most
-        {
+        if most > 0 && tail.items.wrapping_sub(Cursor::of(state.head.load(Ordering::Acquire)).items) >= most {
             return Ok(false);
         }
         let Some((segment, position)) = self.room(tail.position, head.units())? else { return Ok(false) };
@@ -391,7 +412,7 @@ impl Ring {
     fn room(&self, tail: u32, units: u32) -> Result<Option<(Segment, u32)>> {
         let state = self.state();
         let current = state.put_segment.load(Ordering::Relaxed);
-        let fixed = state.fixed.load(Ordering::Relaxed) != 0;
+        let fixed = self.fixed;
         if current == 0 {
             let size = if fixed { FIXED_UNITS } else { FIRST_UNITS.max((units + 1).next_power_of_two()) };
             let segment = self.add_segment(tail, size, None)?;
@@ -399,16 +420,24 @@ impl Ring {
         }
         let segment = Segment::of(current)?;
         let tail = segment.normal(tail);
-        let head = segment.normal(Cursor::of(state.head.load(Ordering::Acquire)).position);
-        // One unit always stays free, for the link.
-        let free = segment.units.saturating_sub(tail.wrapping_sub(head)).saturating_sub(1);
         let to_end = segment.to_end(tail);
-        if units <= to_end && units <= free {
-            return Ok(Some((segment, tail)));
-        }
-        if units > to_end && to_end + units <= free {
-            segment.write_head(tail, RecordHead { length: 0, kind: WRAP, blocks: 0, references: 0, flags: 0 });
-            return Ok(Some((segment, tail.wrapping_add(to_end))));
+        // What a producer has seen of head is seen by the next through the put lock. It can only be too low, and each look at
+        // head itself would take the consumers' cache line away from them.
+        let mut head = state.known_head.load(Ordering::Relaxed);
+        for fresh in [false, true] {
+            if fresh {
+                head = Cursor::of(state.head.load(Ordering::Acquire)).position;
+                state.known_head.store(head, Ordering::Relaxed);
+            }
+            // One unit always stays free, for the link.
+            let free = segment.units.saturating_sub(tail.wrapping_sub(segment.normal(head))).saturating_sub(1);
+            if units <= to_end && units <= free {
+                return Ok(Some((segment, tail)));
+            }
+            if units > to_end && to_end + units <= free {
+                segment.write_head(tail, RecordHead { length: 0, kind: WRAP, blocks: 0, references: 0, flags: 0 });
+                return Ok(Some((segment, tail.wrapping_add(to_end))));
+            }
         }
         if fixed {
             return Ok(None);
@@ -455,10 +484,7 @@ impl Ring {
             if deadline == Deadline::Now {
                 return Err(Error::TimedOut);
             }
-            if !self.getting.until(|| !self.is_empty()) {
-                fault!("ring.before_sleep");
-                signal::wait(&self.state().items, deadline, || !self.is_empty())?;
-            }
+            self.wait(deadline)?;
         }
     }
 
@@ -470,6 +496,7 @@ impl Ring {
     /// Waits for an item, and leaves it in.
     pub(crate) fn wait(&self, deadline: Deadline) -> Result<()> {
         if self.getting.until(|| !self.is_empty()) {
+            self.lingering.linger(|| self.len());
             return Ok(());
         }
         fault!("ring.before_sleep");
@@ -490,48 +517,53 @@ impl Ring {
         deadline: Deadline,
         note: impl FnOnce(&Envelope),
     ) -> Result<bool> {
-        if self.is_empty() {
+        let state = self.state();
+        let known = state.known_tail.load(Ordering::Relaxed);
+        if Cursor::of(state.head.load(Ordering::Relaxed)).items == known && self.is_empty() {
             return Ok(false);
         }
         envelope.clear();
-        let state = self.state();
         let locked = GetLock::take(self, deadline)?;
         fault!("ring.get_locked");
         let head = Cursor::of(state.head.load(Ordering::Relaxed));
-        // ORDER: Acquire, partner of the producer's Release of tail: the record is there.
-        let tail = Cursor::of(state.tail.load(Ordering::Acquire));
-        if head.items == tail.items {
-            return Ok(false);
+        if head.items == state.known_tail.load(Ordering::Relaxed) {
+            // ORDER: Acquire, partner of the producer's Release of tail: the records are there. To other consumers this is
+            // passed on by the get lock.
+            let items = Cursor::of(state.tail.load(Ordering::Acquire)).items;
+            if head.items == items {
+                return Ok(false);
+            }
+            state.known_tail.store(items, Ordering::Relaxed);
         }
         let found = self.next_record(head.position).and_then(|(segment, position, record)| {
             read(segment, position, record, envelope)?;
             Ok(position.wrapping_add(record.units()))
         });
-        let (position, outcome) = match found {
-            Ok(position) => (position, Ok(true)),
+        let (next, outcome) = match found {
+            Ok(position) => (Cursor { items: head.items.wrapping_add(1), position }, Ok(true)),
             // Nothing after a record that makes no sense can be trusted either.
-            Err(error) => (tail.position, Err(error)),
+            Err(error) => {
+                let tail = Cursor::of(state.tail.load(Ordering::Acquire));
+                state.known_tail.store(tail.items, Ordering::Relaxed);
+                (tail, Err(error))
+            }
         };
         if outcome.is_ok() {
             note(envelope);
         }
         fault!("ring.blocks_held");
-        let items = if outcome.is_ok() { head.items.wrapping_add(1) } else { tail.items };
         // ORDER: Release: we have read what a producer may now write over. This is the one store that commits.
-        state.head.store(Cursor { items, position }.bits(), Ordering::Release);
+        state.head.store(next.bits(), Ordering::Release);
         fault!("ring.get_committed");
-        let body = if let Body::Block(lease) = &envelope.body { Some(lease) } else { None };
-        for lease in body.into_iter().chain(&envelope.buffers) {
-            lease.untag();
-        }
+        envelope.leases().for_each(Lease::untag);
         fault!("ring.tags_cleared");
         drop(locked);
-        let watched = state.watched.load(Ordering::Relaxed) != 0;
+        let watched = state.watched_too.load(Ordering::Relaxed) != 0;
         if watched {
             signal::notify(&state.space, u32::MAX);
-        } else if state.most.load(Ordering::Relaxed) != 0 {
+        } else if self.most != 0 {
             signal::notify(&state.space, 1);
-        } else if state.fixed.load(Ordering::Relaxed) != 0 {
+        } else if self.fixed {
             signal::notify(&state.space, u32::MAX);
         }
         outcome
@@ -601,6 +633,7 @@ impl Ring {
     /// From now on whoever puts or gets tells all who sleep, bells included.
     pub(crate) fn watch(&self) {
         self.state().watched.store(1, Ordering::SeqCst);
+        self.state().watched_too.store(1, Ordering::SeqCst);
     }
 
     /// Says that one item which was taken out is finished.

@@ -62,3 +62,44 @@ impl Spin {
         false
     }
 }
+
+const LINGER_FIRST: u32 = 400;
+const LINGER_MOST: u32 = 1_600;
+const LINGER_LEAST: u32 = 100;
+/// Of the waits of a kind for which lingering does not pay, one in this many lingers all the same.
+const LINGER_PROBE: u32 = 64;
+
+/// Letting things come in, for a time that earlier times have earned.
+///
+/// A consumer that is faster than its producer takes each item at the moment when it comes: at every item both want the same
+/// cache lines, and both become three times slower. A consumer that lets a few come first takes them at one go. Whether more
+/// come is found out by trying: where it is one item at a time (a request and its answer), lingering soon ends.
+#[derive(Debug)]
+pub(crate) struct Linger {
+    nanoseconds: AtomicU32,
+    skipped: AtomicU32,
+}
+
+impl Linger {
+    pub(crate) const fn new() -> Linger {
+        Linger { nanoseconds: AtomicU32::new(0), skipped: AtomicU32::new(0) }
+    }
+
+    /// After something has come: lets more come, if that has paid so far. `come` says how many there are.
+    pub(crate) fn linger(&self, come: impl FnOnce() -> u32) {
+        // ORDER: Relaxed throughout: the counters are only a guess.
+        let mut budget = self.nanoseconds.load(Ordering::Relaxed);
+        if budget < LINGER_LEAST {
+            if !self.skipped.fetch_add(1, Ordering::Relaxed).is_multiple_of(LINGER_PROBE) {
+                return;
+            }
+            budget = LINGER_FIRST;
+        }
+        let end = clock::now() + u64::from(budget);
+        while clock::now() < end {
+            cpu::pause();
+        }
+        let next = if come() > 1 { (budget * 2).min(LINGER_MOST) } else { budget / 2 };
+        self.nanoseconds.store(next, Ordering::Relaxed);
+    }
+}
