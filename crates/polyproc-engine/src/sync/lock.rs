@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 /// | --- | --- | --- |
 /// | word | see [`crate::shm`] | |
 /// | dead | the sweeper, before it marks the word | Release |
+#[derive(Debug)]
 #[repr(C)]
 struct LockState {
     word: AtomicU32,
@@ -59,17 +60,19 @@ pub struct Holder {
 #[derive(Clone, Debug)]
 pub struct Lock {
     hold: Hold,
+    /// In the session's mapping, which lives as long as the program.
+    state: &'static LockState,
 }
 
 impl Lock {
     /// A new lock, free.
     pub fn new() -> Result<Lock> {
-        Ok(Lock { hold: shm::create::<LockState>(|_| {})? })
+        Ok(Lock::of(shm::create::<LockState>(|_| {})?))
     }
 
     /// The lock of a handle.
     pub fn from_handle(handle: Handle) -> Result<Lock> {
-        Ok(Lock { hold: Hold::take(handle, Kind::Lock)? })
+        Ok(Lock::of(Hold::take(handle, Kind::Lock)?))
     }
 
     /// This process's hold on it.
@@ -77,9 +80,14 @@ impl Lock {
         &self.hold
     }
 
+    fn of(hold: Hold) -> Lock {
+        let state = hold.state();
+        Lock { hold, state }
+    }
+
     #[inline]
     fn state(&self) -> &'static LockState {
-        self.hold.state()
+        self.state
     }
 
     /// Takes the lock.
@@ -95,18 +103,34 @@ impl Lock {
         }
     }
 
+    /// Takes the lock if one instruction does it: it is free, nobody waits, and its last holder did not die. False says only
+    /// that [`Lock::acquire`] has more to do.
+    #[inline]
+    pub fn acquire_free(&self) -> bool {
+        // ORDER: as in the lock word's own `try_take`.
+        self.state.word.compare_exchange(0, shm::me().bits(), Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Gives the lock back, whoever took it; false if nobody holds it.
+    #[inline]
+    pub fn release_taken(&self) -> bool {
+        let taken = !shm::owner(&self.state.word).is_nobody();
+        if taken {
+            shm::release(&self.state.word);
+        }
+        taken
+    }
+
     /// Gives the lock back, whoever took it.
     ///
     /// # Errors
     /// [`Error::ReleasedTooOften`] if nobody holds it. A lock that was taken from a dead holder may be released once for it.
     #[inline]
     pub fn release(&self) -> Result<()> {
-        let word = &self.state().word;
-        if shm::owner(word).is_nobody() {
-            return if shm::forgive(word) { Ok(()) } else { Err(Error::ReleasedTooOften { what: "lock" }) };
+        if self.release_taken() || shm::forgive(&self.state.word) {
+            return Ok(());
         }
-        shm::release(word);
-        Ok(())
+        Err(Error::ReleasedTooOften { what: "lock" })
     }
 
     /// Who holds it now.

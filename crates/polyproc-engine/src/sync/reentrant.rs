@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 /// | dead | the sweeper, before it marks the word | Release |
 ///
 /// DEATH: thread and count are left as they were; the next holder overwrites them.
+#[derive(Debug)]
 #[repr(C)]
 struct ReentrantState {
     word: AtomicU32,
@@ -31,17 +32,19 @@ unsafe impl CellState for ReentrantState {
 #[derive(Clone, Debug)]
 pub struct ReentrantLock {
     hold: Hold,
+    /// In the session's mapping, which lives as long as the program.
+    state: &'static ReentrantState,
 }
 
 impl ReentrantLock {
     /// A new lock, free.
     pub fn new() -> Result<ReentrantLock> {
-        Ok(ReentrantLock { hold: shm::create::<ReentrantState>(|_| {})? })
+        Ok(ReentrantLock::of(shm::create::<ReentrantState>(|_| {})?))
     }
 
     /// The lock of a handle.
     pub fn from_handle(handle: Handle) -> Result<ReentrantLock> {
-        Ok(ReentrantLock { hold: Hold::take(handle, Kind::ReentrantLock)? })
+        Ok(ReentrantLock::of(Hold::take(handle, Kind::ReentrantLock)?))
     }
 
     /// This process's hold on it.
@@ -49,18 +52,25 @@ impl ReentrantLock {
         &self.hold
     }
 
+    fn of(hold: Hold) -> ReentrantLock {
+        let state = hold.state();
+        ReentrantLock { hold, state }
+    }
+
+    #[inline]
     fn state(&self) -> &'static ReentrantState {
-        self.hold.state()
+        self.state
     }
 
     /// Takes the lock, or takes it once more.
     ///
     /// # Errors
     /// [`Error::TimedOut`], [`Error::Interrupted`].
+    #[inline]
     pub fn acquire(&self, deadline: Deadline) -> Result<Acquired> {
         let state = self.state();
         if self.is_mine() {
-            state.count.fetch_add(1, Ordering::Relaxed);
+            state.count.store(state.count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
             return Ok(Acquired::Clean);
         }
         let taken = shm::take(&state.word, shm::me(), deadline, &shm::look_after)?;
@@ -72,20 +82,47 @@ impl ReentrantLock {
         })
     }
 
+    /// Takes the lock if one instruction does it: see [`super::Lock::acquire_free`].
+    #[inline]
+    pub fn acquire_free(&self) -> bool {
+        let state = self.state;
+        // ORDER: as in the lock word's own `try_take`.
+        let free = state.word.compare_exchange(0, shm::me().bits(), Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if free {
+            state.thread.store(proc::thread(), Ordering::Relaxed);
+            state.count.store(1, Ordering::Relaxed);
+        }
+        free
+    }
+
+    /// Gives the lock back once; false if the calling thread does not hold it.
+    #[inline]
+    pub fn release_taken(&self) -> bool {
+        let mine = self.is_mine();
+        if mine {
+            self.give_once();
+        }
+        mine
+    }
+
+    #[inline]
+    fn give_once(&self) {
+        // Only the holder writes the count.
+        let left = self.state.count.load(Ordering::Relaxed).saturating_sub(1);
+        self.state.count.store(left, Ordering::Relaxed);
+        if left == 0 {
+            self.state.thread.store(0, Ordering::Relaxed);
+            shm::release(&self.state.word);
+        }
+    }
+
     /// Gives the lock back once.
     ///
     /// # Errors
     /// [`Error::NotHolder`] if the calling thread does not hold it.
+    #[inline]
     pub fn release(&self) -> Result<()> {
-        if !self.is_mine() {
-            return Err(Error::NotHolder { what: "reentrant lock", who: "thread" });
-        }
-        let state = self.state();
-        if state.count.fetch_sub(1, Ordering::Relaxed) == 1 {
-            state.thread.store(0, Ordering::Relaxed);
-            shm::release(&state.word);
-        }
-        Ok(())
+        if self.release_taken() { Ok(()) } else { Err(Error::NotHolder { what: "reentrant lock", who: "thread" }) }
     }
 
     /// How often the calling thread has taken it; 0 if it does not hold it.
@@ -114,6 +151,7 @@ impl ReentrantLock {
     }
 
     /// True if the calling thread holds it.
+    #[inline]
     pub fn is_mine(&self) -> bool {
         let state = self.state();
         shm::is_owned_by(&state.word, shm::me()) && state.thread.load(Ordering::Relaxed) == proc::thread()

@@ -8,13 +8,12 @@ use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_int};
 use std::ptr;
 
-use polyproc_engine::sync::Acquired;
-use polyproc_engine::{Deadline, Error};
+use polyproc_engine::Deadline;
 use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 
-use super::semlock::{SemLock, not_held};
+use super::semlock::SemLock;
 use crate::waiting;
 
 const ACQUIRE: &CStr = c"acquire($self, /, block=True, timeout=None)\n--\n\n\
@@ -59,6 +58,13 @@ fn new_true() -> *mut PyObject {
     unsafe { ffi::Py_NewRef(ffi::Py_True()) }
 }
 
+/// Called attached only.
+#[inline]
+fn new_none() -> *mut PyObject {
+    // SAFETY: attached; None lives for ever.
+    unsafe { ffi::Py_NewRef(ffi::Py_None()) }
+}
+
 /// # Safety
 /// Called by CPython, by the rules of METH_FASTCALL | METH_KEYWORDS.
 unsafe extern "C" fn acquire(
@@ -69,21 +75,26 @@ unsafe extern "C" fn acquire(
 ) -> *mut PyObject {
     // SAFETY: CPython's promise.
     let lock = unsafe { lock_of(slf) };
-    let first = if count == 0 && names.is_null() {
-        match lock.take_now() {
-            Some(Ok(Acquired::Clean)) => return new_true(),
-            first => first,
-        }
-    } else {
-        None
-    };
+    if count == 0 && names.is_null() && lock.take_free() {
+        return new_true();
+    }
+    // SAFETY: as this function's.
+    unsafe { acquire_somehow(lock, arguments, count, names) }
+}
+
+/// # Safety
+/// As of [`acquire`].
+#[inline(never)]
+unsafe fn acquire_somehow(
+    lock: &SemLock,
+    arguments: *const *mut PyObject,
+    count: ffi::Py_ssize_t,
+    names: *mut PyObject,
+) -> *mut PyObject {
     Python::attach(|py| {
-        if let Some(acquired @ Ok(_)) = first {
-            return answer(py, lock.taken(py, acquired, 1));
-        }
         // SAFETY: CPython's promise about the arguments.
-        let parsed = unsafe { parse(py, arguments, count, names) };
-        answer(py, parsed.and_then(|deadline| lock.take(py, deadline, 1)))
+        let deadline = unsafe { parse(py, arguments, count, names) };
+        answer(py, deadline.and_then(|deadline| if lock.take_free() { Ok(true) } else { lock.take(py, deadline, 1) }))
     })
 }
 
@@ -142,11 +153,12 @@ unsafe fn parse(
 unsafe extern "C" fn enter(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: CPython's promise.
     let lock = unsafe { lock_of(slf) };
-    match lock.take_now() {
-        Some(Ok(Acquired::Clean)) => new_true(),
-        Some(acquired @ Ok(_)) => Python::attach(|py| answer(py, lock.taken(py, acquired, 1))),
-        _ => Python::attach(|py| answer(py, lock.take(py, Deadline::Never, 1))),
-    }
+    if lock.take_free() { new_true() } else { enter_somehow(lock) }
+}
+
+#[inline(never)]
+fn enter_somehow(lock: &SemLock) -> *mut PyObject {
+    Python::attach(|py| answer(py, lock.take(py, Deadline::Never, 1)))
 }
 
 /// # Safety
@@ -154,11 +166,18 @@ unsafe extern "C" fn enter(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObjec
 unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObject {
     // SAFETY: CPython's promise.
     let lock = unsafe { lock_of(slf) };
-    match lock.give_now() {
-        // SAFETY: attached; None lives for ever.
-        Some(Ok(())) => unsafe { ffi::Py_NewRef(ffi::Py_None()) },
-        released => refuse(lock, released),
-    }
+    if lock.give_taken() { new_none() } else { release_somehow(lock) }
+}
+
+#[inline(never)]
+fn release_somehow(lock: &SemLock) -> *mut PyObject {
+    Python::attach(|py| match lock.give() {
+        Ok(()) => new_none(),
+        Err(error) => {
+            error.restore(py);
+            ptr::null_mut()
+        }
+    })
 }
 
 /// # Safety
@@ -166,18 +185,6 @@ unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObj
 unsafe extern "C" fn exit(slf: *mut PyObject, _: *mut *mut PyObject, _: ffi::Py_ssize_t) -> *mut PyObject {
     // SAFETY: as for METH_NOARGS.
     unsafe { release(slf, ptr::null_mut()) }
-}
-
-#[cold]
-fn refuse(lock: &SemLock, released: Option<Result<(), Error>>) -> *mut PyObject {
-    Python::attach(|py| {
-        match released {
-            Some(Err(error)) => not_held(error).restore(py),
-            // Not initialised: says so.
-            _ => drop(lock.give().map_err(|error| error.restore(py))),
-        }
-        ptr::null_mut()
-    })
 }
 
 struct Method(UnsafeCell<ffi::PyMethodDef>);

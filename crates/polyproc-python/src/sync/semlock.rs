@@ -34,7 +34,6 @@ enum Native {
 }
 
 impl Native {
-    #[inline]
     fn acquire(&self, deadline: Deadline) -> Result<Acquired> {
         match self {
             Native::Lock(lock) => lock.acquire(deadline),
@@ -43,7 +42,6 @@ impl Native {
         }
     }
 
-    #[inline]
     fn release(&self) -> Result<()> {
         match self {
             Native::Lock(lock) => lock.release(),
@@ -84,63 +82,77 @@ impl SemLock {
         self.native.set(native).map_err(|_| PyRuntimeError::new_err("this lock is initialised already"))
     }
 
-    /// Tries to acquire, without waiting and without calling Python. `None` if there is more to do: see [`SemLock::take`].
+    /// Acquires, if that takes no waiting, no warning and nothing of Python.
     #[inline]
-    pub fn take_now(&self) -> Option<Result<Acquired>> {
-        let native = self.native.get()?;
-        let acquired = native.acquire(Deadline::Now);
-        if acquired.is_ok() {
-            self.count_taken(native, 1);
+    pub fn take_free(&self) -> bool {
+        let Some(native) = self.native.get() else { return false };
+        let free = match native {
+            Native::Lock(lock) => lock.acquire_free(),
+            Native::Reentrant(lock) => lock.acquire_free(),
+            Native::Semaphore(_) => return self.take_permit(native),
+        };
+        if free {
+            self.thread.store(proc::thread(), Ordering::Relaxed);
         }
-        Some(acquired)
+        free
     }
 
     /// Acquires. `frames` says how far up the caller stands that a warning is to name.
     pub fn take(&self, py: Python<'_>, deadline: Deadline, frames: i32) -> PyResult<bool> {
         let native = self.native()?;
-        let acquired = waiting::wait(py, deadline, |deadline| native.acquire(deadline))?;
-        if acquired.is_ok() {
-            self.count_taken(native, 1);
-        }
-        self.taken(py, acquired, frames)
-    }
-
-    /// What `acquire()` returns or raises.
-    pub fn taken(&self, py: Python<'_>, acquired: Result<Acquired>, frames: i32) -> PyResult<bool> {
-        match acquired {
-            Ok(Acquired::Clean) => Ok(true),
-            Ok(Acquired::HolderDied { pid }) => {
-                if let Err(error) = warn(py, pid, frames) {
-                    // Whoever turns the warning into an exception gets no lock with it, so that `with` leaks none.
-                    let _ = self.native()?.release();
-                    return Err(error);
-                }
-                Ok(true)
-            }
-            Err(Error::TimedOut) => Ok(false),
-            Err(error) => Err(errors::raise(error)),
-        }
-    }
-
-    /// Releases, without calling Python. `None` if the lock was not initialised.
-    #[inline]
-    pub fn give_now(&self) -> Option<Result<()>> {
-        let native = self.native.get()?;
-        let released = native.release();
-        if released.is_ok()
-            && let Native::Semaphore(_) = native
+        let acquired = match waiting::wait(py, deadline, |deadline| native.acquire(deadline))? {
+            Ok(acquired) => acquired,
+            Err(Error::TimedOut) => return Ok(false),
+            Err(error) => return Err(errors::raise(error)),
+        };
+        self.count_taken(native, 1);
+        if let Acquired::HolderDied { pid } = acquired
+            && let Err(error) = warn(py, pid, frames)
         {
-            self.count_taken(native, -1);
+            // Whoever turns the warning into an exception gets no lock with it, so that `with` leaks none.
+            self.give()?;
+            return Err(error);
         }
-        Some(released)
+        Ok(true)
+    }
+
+    /// Releases, if that takes nothing of Python.
+    #[inline]
+    pub fn give_taken(&self) -> bool {
+        match self.native.get() {
+            Some(Native::Lock(lock)) => lock.release_taken(),
+            Some(Native::Reentrant(lock)) => lock.release_taken(),
+            Some(native) => self.give_permit(native),
+            None => false,
+        }
+    }
+
+    #[inline(never)]
+    fn take_permit(&self, semaphore: &Native) -> bool {
+        let taken = semaphore.acquire(Deadline::Now).is_ok();
+        if taken {
+            self.count_taken(semaphore, 1);
+        }
+        taken
+    }
+
+    #[inline(never)]
+    fn give_permit(&self, semaphore: &Native) -> bool {
+        let given = semaphore.release().is_ok();
+        if given {
+            self.count_taken(semaphore, -1);
+        }
+        given
     }
 
     /// Releases, with the standard library's exceptions.
     pub fn give(&self) -> PyResult<()> {
-        match self.give_now() {
-            Some(released) => released.map_err(not_held),
-            None => self.native().map(drop),
+        let native = self.native()?;
+        native.release().map_err(not_held)?;
+        if let Native::Semaphore(_) = native {
+            self.count_taken(native, -1);
         }
+        Ok(())
     }
 
     /// Takes note of who acquired it.
@@ -329,7 +341,7 @@ impl SemLock {
 }
 
 #[cold]
-pub fn not_held(error: Error) -> PyErr {
+fn not_held(error: Error) -> PyErr {
     match error {
         Error::NotHolder { .. } => {
             PyAssertionError::new_err("attempt to release recursive lock not owned by thread")
