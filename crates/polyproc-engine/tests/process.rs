@@ -65,7 +65,7 @@ fn whoever_asked_is_told_of_the_end_and_the_status_is_left_to_the_program() {
     let to_be_told: supervisor::Told = Box::new(move |child| {
         let _ = tell.send(child.report());
     });
-    supervisor::watch(&child, Some(to_be_told)).expect("watch");
+    supervisor::tell(&child, to_be_told);
     let report = told.recv_timeout(Duration::from_secs(10)).expect("told").expect("reported");
     assert_eq!(report.status, Status::Exited(3));
     assert_eq!(child.collect().expect("not collected before").map(|r| r.status), Some(Status::Exited(3)));

@@ -155,10 +155,11 @@ pub fn pause() {
         }
     };
     if let Some(table) = lock().as_mut() {
-        table.stop = true;
-        if let Some(set) = &table.set {
-            event::raise(&set.1);
+        match intact(table) {
+            Some(set) => event::raise(&set.1),
+            None => return, // nothing wakes it, and it will find its set gone
         }
+        table.stop = true;
     }
     // Half a second is for ever here; a sweep that takes longer is worth a warning more than a hang.
     for _ in 0..25_000 {
@@ -179,11 +180,8 @@ pub fn resume() -> Result<()> {
 }
 
 fn add(table: &mut Table, source: impl std::os::fd::AsFd, number: u64) -> Result<()> {
-    if let Some(set) = &table.set {
-        match epoll::add(&set.0, &source, number) {
-            Err(Error::Os { .. }) => {} // a program that closed all descriptors closed this set as well: make another
-            outcome => return outcome,
-        }
+    if let Some(set) = intact(table) {
+        return epoll::add(&set.0, source, number);
     }
     let set = Arc::new((epoll::create()?, event::create()?));
     epoll::add(&set.0, &set.1, BELL)?;
@@ -191,13 +189,18 @@ fn add(table: &mut Table, source: impl std::os::fd::AsFd, number: u64) -> Result
     for (&number, watched) in &table.children {
         let _ = epoll::add(&set.0, watched.child.as_ref(), number);
     }
-    if let Some(old) = table.set.replace(set) {
-        // The thread wakes up and finds the new one. If the bell is gone as well, it has seen the set go.
-        event::raise(&old.1);
-        // Their numbers may be other files by now: not ours to close.
-        std::mem::forget(old);
+    if let Some(lost) = table.set.replace(set) {
+        // The numbers may be other files by now: not ours to close, or to ring. The thread that waits there finds that it
+        // has been replaced when it next looks up.
+        std::mem::forget(lost);
+        THREAD.store(0, Ordering::Release);
     }
     Ok(())
+}
+
+/// The set, unless a program that closed all its descriptors (to become a daemon) closed it as well.
+fn intact(table: &Table) -> Option<&Arc<(OwnedFd, OwnedFd)>> {
+    table.set.as_ref().filter(|set| epoll::has(&set.0, &set.1, BELL))
 }
 
 fn start(table: &mut Table) -> Result<()> {
@@ -229,30 +232,39 @@ fn start(table: &mut Table) -> Result<()> {
 fn run() {
     let mut ready = Vec::with_capacity(epoll::BATCH);
     let mut tick = clock::now() + TICK;
+    let Some(set) = lock().as_ref().and_then(|table| table.set.clone()) else {
+        return THREAD.store(0, Ordering::Release);
+    };
     loop {
-        let (set, deadline) = {
-            let mut guard = lock();
-            let Some(table) = guard.as_mut() else { return THREAD.store(0, Ordering::Release) };
+        let deadline = {
+            let guard = lock();
+            let current = guard.as_ref().filter(|table| table.set.as_ref().is_some_and(|now| Arc::ptr_eq(now, &set)));
+            let Some(table) = current else { return };
             if table.stop {
                 // Under the lock, so that whoever starts a thread next sees that there is none.
                 return THREAD.store(0, Ordering::Release);
             }
-            let Some(set) = table.set.clone() else { return THREAD.store(0, Ordering::Release) };
             let next = table.orphaned.as_ref().map_or(u64::MAX, lifeline::Orphan::next_step);
             let tick = if shm::exists() { tick } else { u64::MAX };
-            let deadline = match next.min(tick) {
+            match next.min(tick) {
                 u64::MAX => Deadline::Never,
                 at => Deadline::At(at),
-            };
-            (set, deadline)
+            }
         };
         ready.clear();
         match epoll::wait(&set.0, &mut ready, deadline) {
             Ok(()) | Err(Error::Interrupted) => {}
             Err(_) => {
-                // The set was closed under us (a program that closes all its descriptors). The next child makes another.
-                let _guard = lock();
-                return THREAD.store(0, Ordering::Release);
+                // The set was closed under us. The next child makes another, and another thread.
+                let mut guard = lock();
+                if let Some(table) = guard.as_mut()
+                    && table.set.as_ref().is_some_and(|now| Arc::ptr_eq(now, &set))
+                {
+                    std::mem::forget(table.set.take());
+                    THREAD.store(0, Ordering::Release);
+                }
+                std::mem::forget(set);
+                return;
             }
         }
         for &number in &ready {

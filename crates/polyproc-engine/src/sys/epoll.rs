@@ -27,6 +27,15 @@ pub fn add(set: impl AsFd, source: impl AsFd, number: u64) -> Result<()> {
     if outcome < 0 { Err(Error::last("epoll_ctl")) } else { Ok(()) }
 }
 
+/// True if `set` is an epoll set that has `source` in it under `number`: whether two descriptors of ours are still ours.
+pub fn has(set: impl AsFd, source: impl AsFd, number: u64) -> bool {
+    let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: number };
+    // SAFETY: the event outlives the call, which copies it.
+    let outcome =
+        unsafe { libc::epoll_ctl(set.as_fd().as_raw_fd(), libc::EPOLL_CTL_MOD, source.as_fd().as_raw_fd(), &mut event) };
+    outcome == 0
+}
+
 /// The set no longer reports `source`.
 pub fn remove(set: impl AsFd, source: impl AsFd) -> Result<()> {
     // SAFETY: the event is not looked at for this operation.
