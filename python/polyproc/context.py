@@ -76,13 +76,13 @@ class BaseContext(_standard.BaseContext):
 
         return Pipe(duplex)
 
-    def Lock(self) -> _synchronize.Lock:
+    def Lock(self) -> _synchronize.Lock:  # type: ignore[override]
         """A lock that any process may release."""
         from .synchronize import Lock
 
         return Lock(ctx=self.get_context())
 
-    def RLock(self) -> _synchronize.RLock:
+    def RLock(self) -> _synchronize.RLock:  # type: ignore[override]
         """A lock that its owner may take again, and only its owner releases."""
         from .synchronize import RLock
 
@@ -94,19 +94,19 @@ class BaseContext(_standard.BaseContext):
 
         return Condition(lock, ctx=self.get_context())
 
-    def Semaphore(self, value: int = 1) -> _synchronize.Semaphore:
+    def Semaphore(self, value: int = 1) -> _synchronize.Semaphore:  # type: ignore[override]
         """A semaphore that begins with ``value`` permits."""
         from .synchronize import Semaphore
 
         return Semaphore(value, ctx=self.get_context())
 
-    def BoundedSemaphore(self, value: int = 1) -> _synchronize.BoundedSemaphore:
+    def BoundedSemaphore(self, value: int = 1) -> _synchronize.BoundedSemaphore:  # type: ignore[override]
         """A semaphore that never has more than its first ``value`` of permits."""
         from .synchronize import BoundedSemaphore
 
         return BoundedSemaphore(value, ctx=self.get_context())
 
-    def Event(self) -> _synchronize.Event:
+    def Event(self) -> _synchronize.Event:  # type: ignore[override]
         """A flag that processes wait for."""
         from .synchronize import Event
 

@@ -55,16 +55,6 @@ class SemLock(_polyproc.SemLock):
     def __setstate__(self, state: Any) -> None:
         self._attach(*state)
 
-    def __reduce__(self) -> Any:
-        return _rebuild, (type(self), self.__getstate__())
-
-
-def _rebuild(cls: type[Any], state: Any) -> Any:
-    """The object that another process sees under the same name."""
-    self = cls.__new__(cls)
-    self.__setstate__(state)
-    return self
-
 
 class Semaphore(SemLock):
     """A semaphore that begins with `value` permits.
@@ -294,9 +284,6 @@ class Event(_polyproc.Event):
 
     def __setstate__(self, state: Any) -> None:
         self._attach(state)
-
-    def __reduce__(self) -> Any:
-        return _rebuild, (type(self), self.__getstate__())
 
     def __repr__(self) -> str:
         return f"<{type(self).__qualname__} at {id(self):#x} {'set' if self.is_set() else 'unset'}>"
