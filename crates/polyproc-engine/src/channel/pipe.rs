@@ -27,7 +27,7 @@ use crate::sync::signal;
 use crate::sys::clock::Deadline;
 use crate::sys::poll::{self, Polled};
 use crate::sys::socket::{self, Heard};
-use crate::{Error, Result, fault};
+use crate::{Error, Result, fault, sys};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -211,6 +211,7 @@ impl PipeEnd {
         // What is waited for is waited for in short slices: a reader that dies outside of the session's sight (it was cloned
         // past all handlers, say) is told of only by the socket.
         let mut admitted = weight == 0;
+        let mut slices = 0u32;
         let outcome = loop {
             let slice = deadline.within(50_000_000);
             let attempt = if admitted {
@@ -222,7 +223,14 @@ impl PipeEnd {
                 Ok(true) => break Ok(()),
                 Ok(false) => admitted = true,
                 Err(Error::TimedOut) if !deadline.passed() => match self.is_hung_up() {
-                    Ok(false) => {}
+                    Ok(false) => {
+                        slices += 1;
+                        if slices % 16 == 0
+                            && let Err(interrupted) = sys::signal::look_up()
+                        {
+                            break Err(interrupted);
+                        }
+                    }
                     Ok(true) => break Err(Error::BrokenPipe),
                     Err(error) => break Err(error),
                 },
@@ -231,7 +239,6 @@ impl PipeEnd {
         };
         if weight != 0 {
             match &outcome {
-                Ok(()) if weight > CARRIED_MOST => ring.state().asked.store(0, Ordering::SeqCst),
                 Err(_) if admitted => discount(ring, weight),
                 _ => {}
             }
@@ -272,7 +279,8 @@ impl PipeEnd {
     /// Lets a sender know that what it has is wanted, however large.
     fn ask(&self, ring: &Ring) {
         let state = ring.state();
-        if state.asked.swap(1, Ordering::SeqCst) == 0 {
+        if state.asked.load(Ordering::Relaxed) == 0 {
+            state.asked.store(1, Ordering::SeqCst);
             signal::notify(&state.space, u32::MAX);
         }
     }
@@ -404,6 +412,11 @@ impl PipeEnd {
     /// Counts out what was received.
     #[inline]
     fn taken(&self, ring: &Ring, envelope: &Envelope) {
+        let state = ring.state();
+        if state.asked.load(Ordering::Relaxed) != 0 {
+            // What was asked for has come; what is larger than a pipe carries waits for the next reader who asks.
+            state.asked.store(0, Ordering::SeqCst);
+        }
         let weight = envelope.weight();
         if weight != 0 {
             discount(ring, weight);
@@ -450,7 +463,7 @@ impl PipeEnd {
                 continue;
             }
             match self.look_at_socket(ring, deadline.within(LONGEST_SLEEP)) {
-                Err(Error::TimedOut) if !deadline.passed() => {}
+                Err(Error::TimedOut) if !deadline.passed() => sys::signal::look_up()?,
                 other => return other,
             }
         }
@@ -516,6 +529,7 @@ impl PipeEnd {
                 if deadline.passed() {
                     return Err(Error::TimedOut);
                 }
+                sys::signal::look_up()?;
                 continue;
             }
             if ring.is_empty() {

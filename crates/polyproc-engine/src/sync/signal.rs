@@ -31,6 +31,8 @@ const SLEEPERS: u32 = 1;
 const STEP: u32 = 2;
 const LONGEST_SLEEP: u64 = 1_000_000_000;
 const FIRST_SLICE: u64 = 50_000_000;
+/// After a slice of this length a signal may have been waiting to be noticed for most of a second.
+const LOOK_UP: u64 = 400_000_000;
 
 /// Sleeps until `come()` is true.
 ///
@@ -72,8 +74,10 @@ fn wait_in_slices(
             Woken::TimedOut if deadline.passed() => {}
             Woken::TimedOut => {
                 look_after();
+                if slice >= LOOK_UP {
+                    sys::signal::look_up()?;
+                }
                 slice = (slice * 2).min(LONGEST_SLEEP);
-                sys::signal::look_up()?;
             }
             Woken::Interrupted => return Err(Error::Interrupted),
         }
