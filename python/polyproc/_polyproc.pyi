@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from types import GenericAlias
-from typing import Any, Generic, SupportsFloat, SupportsIndex, TypeVar
+from typing import Any, Generic, SupportsFloat, SupportsIndex, TypeVar, final
 
 from typing_extensions import Buffer as _Buffer
-from typing_extensions import Self
+from typing_extensions import Self, disjoint_base
 
 _T = TypeVar("_T")
 
@@ -22,6 +22,7 @@ def decode_plain(data: bytes) -> Any:
 def is_sharing() -> bool:
     """Whether this thread is pickling a message or spawning a child, so that engine objects may be pickled."""
 
+@final
 class Block:
     """Memory of the session that this process holds, through the buffer protocol: ``memoryview(block)``."""
 
@@ -31,6 +32,7 @@ class Block:
 
 # ------------------------------------------------------------------------------------------------ channels
 
+@disjoint_base
 class Queue(Generic[_T]):
     """Base of the queues: first in, first out, for any number of processes and threads."""
 
@@ -61,6 +63,7 @@ class Queue(Generic[_T]):
     def _task_done(self) -> None: ...
     def _join_tasks(self) -> None: ...
 
+@disjoint_base
 class PipeEnd:
     """One end of a pipe: base of the connections."""
 
@@ -95,6 +98,7 @@ class PipeEnd:
 
 _Seconds = SupportsFloat | SupportsIndex | None
 
+@disjoint_base
 class SemLock:
     """Base of the locks and semaphores."""
 
@@ -123,6 +127,7 @@ class SemLock:
     @property
     def maxvalue(self) -> int: ...
 
+@disjoint_base
 class Event:
     """Base of the events."""
 
@@ -135,6 +140,7 @@ class Event:
     def clear(self) -> None: ...
     def wait(self, timeout: _Seconds = None) -> bool: ...
 
+@final
 class Condition:
     """Those who wait to be notified, in all processes."""
 
@@ -149,6 +155,7 @@ class Condition:
     @property
     def notified(self) -> int: ...
 
+@final
 class Barrier:
     """Where a number of parties wait for each other."""
 
@@ -166,6 +173,7 @@ class Barrier:
     @property
     def broken(self) -> bool: ...
 
+@final
 class Memory:
     """Memory of the session that several processes read and write: ``memoryview(memory)``."""
 
@@ -178,6 +186,7 @@ class Memory:
 
 # ------------------------------------------------------------------------------------------------ processes
 
+@final
 class Child:
     """A started process under supervision."""
 
@@ -189,6 +198,7 @@ class Child:
     def report(self) -> int | None: ...
     def send_signal(self, number: int) -> None: ...
 
+@final
 class Estate:
     """What a child that is about to be exec'd will be handed: its place in the session, and its lifeline."""
 

@@ -81,7 +81,7 @@ impl PipeEnd {
 #[pymethods]
 impl PipeEnd {
     #[new]
-    #[pyo3(signature = (*_arguments, **_options))]
+    #[pyo3(signature = (*_arguments, **_options), text_signature = "(*args, **kwargs)")]
     fn __new__(_arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> PipeEnd {
         PipeEnd::new(None)
     }
@@ -195,7 +195,7 @@ impl PipeEnd {
     }
 
     /// Whether there is something to receive, or the end: waits up to `timeout` seconds (None: as long as it takes).
-    #[pyo3(signature = (timeout = PollTimeout(Deadline::Now)))]
+    #[pyo3(signature = (timeout = PollTimeout(Deadline::Now)), text_signature = "($self, timeout=0.0)")]
     fn poll(&self, py: Python<'_>, timeout: PollTimeout) -> PyResult<bool> {
         let end = self.to_read()?;
         let found = waiting::wait(py, timeout.0, |deadline| match end.poll(deadline) {

@@ -94,13 +94,14 @@ fn receive(queue: &Bound<'_, Queue>, deadline: Deadline) -> PyResult<Incoming> {
 #[pymethods]
 impl Queue {
     #[new]
-    #[pyo3(signature = (*_arguments, **_options))]
+    #[pyo3(signature = (*_arguments, **_options), text_signature = "(*args, **kwargs)")]
     fn new(_arguments: &Bound<'_, PyTuple>, _options: Option<&Bound<'_, PyDict>>) -> Queue {
         Queue { ring: OnceLock::new(), closed: AtomicBool::new(false), used: AtomicBool::new(false) }
     }
 
     /// ``Queue[int]``, for annotations.
     #[classmethod]
+    #[pyo3(text_signature = "($cls, item, /)")]
     fn __class_getitem__<'py>(class: &Bound<'py, PyType>, item: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         class.py().import("types")?.call_method1("GenericAlias", (class, item))
     }
@@ -128,7 +129,10 @@ impl Queue {
     ///
     /// Raises ``queue.Full`` if there was no room in time, ``ValueError`` if the queue is closed, and what pickling
     /// raises if `obj` cannot be pickled.
-    #[pyo3(signature = (obj, block = Truth(true), timeout = None))]
+    #[pyo3(
+        signature = (obj, block = Truth(true), timeout = None),
+        text_signature = "($self, obj, block=True, timeout=None)"
+    )]
     fn put(
         slf: &Bound<'_, Self>,
         obj: &Bound<'_, PyAny>,
@@ -146,7 +150,7 @@ impl Queue {
     /// Removes and returns the next item. Waits for one: up to `timeout` seconds, or not at all if `block` is false.
     ///
     /// Raises ``queue.Empty`` if there was none in time and ``ValueError`` if the queue is closed.
-    #[pyo3(signature = (block = Truth(true), timeout = None))]
+    #[pyo3(signature = (block = Truth(true), timeout = None), text_signature = "($self, block=True, timeout=None)")]
     fn get<'py>(
         slf: &Bound<'py, Self>,
         block: Truth,
@@ -213,6 +217,7 @@ impl Queue {
     }
 
     /// What `put` does with an object that cannot be pickled: raises. Subclasses have the standard library's hook.
+    #[pyo3(text_signature = "($self, error, obj)")]
     fn _refused(&self, error: &Bound<'_, PyAny>, _obj: &Bound<'_, PyAny>) -> PyResult<()> {
         Err(PyErr::from_value(error.clone()))
     }
