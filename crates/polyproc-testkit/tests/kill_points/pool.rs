@@ -1,0 +1,129 @@
+//! The pool's ledger: a worker dies at each step of taking, doing and committing; each task is answered once.
+
+use polyproc_engine::channel::{Envelope, Parcel};
+use polyproc_engine::pool::{Ledger, Outcome, Seat, Settled, Taken, Worker};
+use polyproc_engine::process::Status;
+use polyproc_engine::shm;
+use polyproc_testkit::ledger::Ledger as Notes;
+use polyproc_testkit::trial::{Fate, Role, Scenario, Stage, Trial, soon};
+use std::rc::Rc;
+
+/// Where a worker notes that it has begun a task: one word for each.
+const BEGUN: usize = 16;
+
+fn send(ledger: &Ledger, seat: Seat, id: u64, size: usize, large: bool) {
+    let mut record = id.to_le_bytes().to_vec();
+    record.resize(8 + size, id as u8);
+    let mut parcel = Parcel::new(0, &record).unwrap();
+    if large {
+        // SAFETY: the bytes live to the end of the call.
+        unsafe { parcel.add_buffer(record.as_ptr(), record.len()).unwrap() };
+    }
+    assert!(ledger.send(seat.number, id, &mut parcel, &mut None, true).unwrap());
+    ledger.wake(seat.number);
+}
+
+/// A worker's whole life: doubles what it is given, until it is told to stop or has done `most` tasks.
+fn work(seat: Seat, notes: Notes, most: usize, large: bool) {
+    let mut worker = Worker::attach(seat.handle).unwrap();
+    worker.ready();
+    let mut envelope = Envelope::new();
+    for _ in 0..most {
+        match worker.take(&mut envelope, soon()).unwrap() {
+            Taken::Stop => return,
+            Taken::Task(id) => {
+                notes.set(BEGUN + id as usize, notes.get(BEGUN + id as usize) + 1);
+                assert_eq!(envelope.buffers.len(), usize::from(large));
+                envelope.clear();
+                let mut result = id.to_le_bytes().to_vec();
+                result.extend_from_slice(&(id * 2).to_le_bytes());
+                let mut parcel = Parcel::new(0, &result).unwrap();
+                if large {
+                    // SAFETY: the bytes live to the end of the call.
+                    unsafe { parcel.add_buffer(result.as_ptr(), result.len()).unwrap() };
+                }
+                worker.commit(&mut parcel).unwrap();
+            }
+        }
+    }
+}
+
+/// Drains until `tasks` tasks are settled.
+fn settle(ledger: &Ledger, tasks: usize) -> Vec<Settled> {
+    let mut settled: Vec<Settled> = Vec::new();
+    let deadline = soon();
+    while settled.iter().filter(|one| one.id != 0).count() < tasks {
+        ledger.drain(&mut settled);
+        if settled.iter().filter(|one| one.id != 0).count() < tasks {
+            ledger.wait(deadline, || false).expect("news in time");
+        }
+    }
+    settled
+}
+
+fn life(notes: Notes, tasks: u64, large: bool) -> Trial {
+    let ledger = Rc::new(Ledger::new().unwrap());
+    let (first, second) = (ledger.open_seat(None).unwrap(), ledger.open_seat(None).unwrap());
+    for id in 1..=tasks {
+        send(&ledger, first, id, 100, large);
+    }
+    let victim = move || work(first, notes, tasks as usize, large);
+    let after = move |stage: &mut Stage, fate: Fate| {
+        if fate == Fate::Finished {
+            // What it did is there, although it never said goodbye.
+            shm::sweep_dead();
+        }
+        ledger.ended(first.number, 0, Status::Signaled { signal: 9, core: false });
+        let settled = settle(&ledger, tasks as usize);
+        let mut ids: Vec<u64> = settled.iter().map(|one| one.id).filter(|&id| id != 0).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, (1..=tasks).collect::<Vec<_>>(), "each task is settled once");
+        let mut died = 0;
+        for one in &settled {
+            match &one.outcome {
+                Outcome::Done(bytes) => assert_eq!(bytes[..], (one.id * 2).to_le_bytes()),
+                Outcome::Large(envelope) => assert_eq!(envelope.inline[8..], (one.id * 2).to_le_bytes()),
+                Outcome::Died(_) => died += 1,
+                Outcome::Note(_) | Outcome::Left(_) => {}
+            }
+        }
+        assert!(died <= u32::from(fate == Fate::Died), "{died} tasks died with one worker");
+        for id in 1..=tasks as usize {
+            assert!(notes.get(BEGUN + id) <= 1, "task {id} was begun twice");
+        }
+        assert_eq!(ledger.unsettled(), 0);
+        ledger.stop();
+        stage.join_beside();
+    };
+    Trial::new(victim, after).beside(move || work(second, notes, usize::MAX, large))
+}
+
+/// The victim is asleep in its lane when the task comes.
+fn asleep(notes: Notes) -> Trial {
+    let ledger = Rc::new(Ledger::new().unwrap());
+    let seat = ledger.open_seat(None).unwrap();
+    let meanwhile = {
+        let ledger = Rc::clone(&ledger);
+        move |stage: &mut Stage| {
+            stage.until_asleep();
+            send(&ledger, seat, 1, 8, false);
+        }
+    };
+    let after = move |_: &mut Stage, fate: Fate| {
+        ledger.ended(seat.number, 0, Status::Unknown);
+        let mut settled = Vec::new();
+        ledger.drain(&mut settled);
+        let tasks = settled.iter().filter(|one| one.id != 0).count();
+        assert_eq!(tasks + ledger.unsettled(), 1, "settled, or to be done again");
+        assert!(fate == Fate::Died || tasks == 1);
+    };
+    Trial::new(move || work(seat, notes, 1, false), after).meanwhile(meanwhile)
+}
+
+pub fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new("pool: a worker's life", Role::Holder, |notes| life(notes, 4, false)),
+        Scenario::new("pool: a worker's life with large tasks", Role::Holder, |notes| life(notes, 3, true)),
+        Scenario::new("pool: a worker that was asleep", Role::Waiter, asleep),
+    ]
+}
