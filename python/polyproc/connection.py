@@ -33,7 +33,15 @@ from ._listener import (  # noqa: E402
 if TYPE_CHECKING:
     from multiprocessing import reduction
     from multiprocessing.connection import Connection as Connection
-    from multiprocessing.connection import XmlListener as XmlListener
+
+    # What the re-rooted source defines and the standard stubs leave out.
+    SocketClient: Any
+    SocketListener: Any
+    XmlListener: Any
+    _validate_family: Any
+    address_type: Any
+    arbitrary_address: Any
+    default_family: str
 
 XmlListener.__bases__ = (Listener,)
 
