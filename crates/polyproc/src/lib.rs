@@ -25,6 +25,7 @@
 //!
 //! * [`Process`]: runs one function. [`join`](Process::join) gives its result, or says how the process ended without one
 //!   ([`TaskError`]): a panic, a signal, an early exit. What the function itself returns is never mixed with that.
+//! * [`Pool`]: processes that work through many tasks, with a deadline and retries for each if you like.
 //! * [`Queue`]: any number put, any number get. [`pipe`]: two ends, each of which learns when the other is gone.
 //! * [`Lock`], with data in shared memory that every process sees; [`Event`], [`Semaphore`], [`Condition`], [`Barrier`].
 //!
@@ -60,6 +61,7 @@ mod error;
 mod lock;
 pub mod pipe;
 mod plain;
+pub mod pool;
 mod process;
 mod queue;
 mod start;
@@ -81,6 +83,7 @@ pub use polyproc_macros::Plain;
 /// ```
 ///
 pub use polyproc_macros::main;
+pub use pool::Pool;
 pub use process::{Builder, Process};
 pub use queue::{EncodesAs, Queue};
 pub use start::start;

@@ -8,7 +8,7 @@ use polyproc_engine::channel::{Parcel, Queue};
 use polyproc_engine::process::Status;
 use polyproc_engine::process::zygote::{self, Worker};
 use polyproc_engine::sys::signal;
-use polyproc_engine::{Deadline, Error as EngineError};
+use polyproc_engine::{Deadline, Error as EngineError, Participant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt;
@@ -73,6 +73,21 @@ impl Builder {
         F: Task<A>,
         A: Serialize,
     {
+        self.spawn_with(function, arguments, |_| {}, None)
+    }
+
+    /// Starts the process; `give` is shown its name in the session, before it begins, and `told` how it ended.
+    pub(crate) fn spawn_with<F, A>(
+        self,
+        function: F,
+        arguments: A,
+        give: impl FnOnce(Participant),
+        told: Option<zygote::Told>,
+    ) -> Result<Process<F::Output>>
+    where
+        F: Task<A>,
+        A: Serialize,
+    {
         // The function is its type: its only value has no bytes.
         let _ = function;
         start::keep_hook();
@@ -95,7 +110,8 @@ impl Builder {
             hold.share_with(request.participant());
         }
         let descriptors: Vec<BorrowedFd<'_>> = luggage.descriptors.iter().map(AsFd::as_fd).collect();
-        let worker = request.spawn(&name, &task, &descriptors)?;
+        give(request.participant());
+        let worker = request.spawn_and_tell(&name, &task, &descriptors, told)?;
         Ok(Process { worker, results, returns: PhantomData })
     }
 }
@@ -269,7 +285,7 @@ impl<R: DeserializeOwned> Process<R> {
     }
 }
 
-fn ended(process: Identity, status: Status) -> TaskError {
+pub(crate) fn ended(process: Identity, status: Status) -> TaskError {
     match status {
         Status::Exited(code) => TaskError::Exited { process, code },
         Status::Signaled { signal, core } => TaskError::Crashed { process, signal, core },

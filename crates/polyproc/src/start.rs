@@ -1,13 +1,14 @@
 //! The beginning: of a program that uses processes, and of each process.
 
-use crate::task::Place;
-use crate::wire;
+use crate::task::{Place, Run};
+use crate::wire::{self, Luggage};
 use polyproc_engine::channel::{Parcel, Queue};
 use polyproc_engine::process::zygote::{self, Called};
 use polyproc_engine::{Deadline, Handle, shm};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::cell::Cell;
+use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::OnceLock;
 
@@ -148,34 +149,57 @@ fn begin_checked(called: Called) -> crate::Result<i32> {
         })?;
         &long
     };
-    // SAFETY: the zygote that forked this process is of the same build as the program: it was forked from it, or the build was
-    // compared when it was started.
-    let Some(code) = (unsafe { call.place.code() }) else {
+    let Some(code) = code_at(call.place) else {
         return Err(damaged("its function is not there").into());
     };
-    let descriptors = called.descriptors;
-    let told = match panic::catch_unwind(AssertUnwindSafe(|| code(arguments, descriptors))) {
-        Ok(Ok((_, luggage))) if !luggage.0.descriptors.is_empty() => {
-            refused(results, "the end of a pipe cannot be a result: pass it as an argument, or send it through a pipe")
-        }
-        Ok(Ok((bytes, luggage))) => {
-            let handles = luggage.0.handles();
+    let told = match run(code, arguments, called.descriptors) {
+        Ran::Returned(bytes, luggage) => {
+            let handles = luggage.handles();
             Parcel::new(kind::RESULT, &bytes).and_then(|mut parcel| {
                 parcel.set_references(&handles);
                 wire::again(|| results.put(&mut parcel, Deadline::Never))
             })
         }
-        Ok(Err(error)) => refused(results, &error.to_string()),
-        Err(payload) => {
-            tell_panic(&message(&*payload), PANIC_AT.take());
+        Ran::Panicked(message, location) => {
+            tell_panic(&message, location);
             return Ok(PANICKED);
         }
+        Ran::Refused(why) => refused(results, &why),
     };
     match told {
         Ok(()) => Ok(0),
         Err(error) => {
             refused(results, &format!("the result could not be sent: {error}")).map(|()| 0).map_err(Into::into)
         }
+    }
+}
+
+/// The code at a place, in a process of the zygote's.
+pub(crate) fn code_at(place: Place) -> Option<Run> {
+    // SAFETY: the zygote that forked this process is of the same build as the program: it was forked from it, or the build was
+    // compared when it was started.
+    unsafe { place.code() }
+}
+
+/// What came of running a task's code.
+pub(crate) enum Ran {
+    /// Its result, encoded.
+    Returned(Vec<u8>, Luggage),
+    /// What it said, and where.
+    Panicked(String, Option<String>),
+    /// Why its arguments could not be decoded, or its result could not be encoded.
+    Refused(String),
+}
+
+/// Runs a task's code in this process.
+pub(crate) fn run(code: Run, arguments: &[u8], descriptors: Vec<OwnedFd>) -> Ran {
+    match panic::catch_unwind(AssertUnwindSafe(|| code(arguments, descriptors))) {
+        Ok(Ok((_, luggage))) if !luggage.0.descriptors.is_empty() => Ran::Refused(
+            "the end of a pipe cannot be a result: pass it as an argument, or send it through a pipe".to_owned(),
+        ),
+        Ok(Ok((bytes, luggage))) => Ran::Returned(bytes, luggage.0),
+        Ok(Err(error)) => Ran::Refused(error.to_string()),
+        Err(payload) => Ran::Panicked(message(&*payload), PANIC_AT.take()),
     }
 }
 

@@ -69,6 +69,16 @@ impl<'a> Parcel<'a> {
         self.blocks.iter().map(|lease| lease.len() as u64).sum()
     }
 
+    /// Adds these bytes as a buffer, copied to a block of its own.
+    ///
+    /// # Errors
+    /// As [`Parcel::new`].
+    pub fn add_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        // SAFETY: a slice is valid for its length.
+        self.blocks.push(unsafe { copy_in(bytes.as_ptr(), bytes.len())? });
+        Ok(())
+    }
+
     /// Adds a buffer that lies in a block already, which is sent without a copy.
     pub fn add_lease(&mut self, lease: Lease) {
         self.blocks.push(lease);

@@ -42,8 +42,19 @@ impl Child {
         name: impl Into<String>,
         participant: Participant,
     ) -> Result<Arc<Child>> {
+        Child::adopt_descriptor_and_tell(pid, pidfd, name, participant, None)
+    }
+
+    /// As [`Child::adopt_descriptor`]; `told` runs once the process has ended, was reported and swept.
+    pub fn adopt_descriptor_and_tell(
+        pid: i32,
+        pidfd: OwnedFd,
+        name: impl Into<String>,
+        participant: Participant,
+        told: Option<supervisor::Told>,
+    ) -> Result<Arc<Child>> {
         let child = Arc::new(Child { pid, name: name.into(), participant, pidfd, status: AtomicU64::new(0) });
-        supervisor::watch(&child, None)?;
+        supervisor::watch(&child, told)?;
         Ok(child)
     }
 

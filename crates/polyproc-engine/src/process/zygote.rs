@@ -32,6 +32,7 @@ use super::birth::{self, Estate};
 use super::child::Child;
 use super::lifeline;
 use super::report::Status;
+use super::supervisor;
 use crate::shm::Participant;
 use crate::sys::clock::Deadline;
 use crate::sys::poll::{self, Polled};
@@ -48,6 +49,9 @@ const VARIABLE: &str = "POLYPROC_ZYGOTE";
 
 /// How long a program that was started once more may take until it is a zygote.
 const START: Duration = Duration::from_secs(20);
+
+/// How long the zygote may take to report an end that everybody can see.
+const SOON: Duration = Duration::from_secs(1);
 
 /// The largest task, with its name, that [`spawn`] takes.
 pub const TASK_MAX: usize = packet::LARGEST - 64;
@@ -346,7 +350,21 @@ impl Request {
     /// # Errors
     /// [`Error::TooLarge`] beyond [`TASK_MAX`]; [`Error::Os`] if the system has no room for another process.
     pub fn spawn(self, name: &str, task: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<Worker> {
-        let outcome = self.ask(name, task, descriptors);
+        self.spawn_and_tell(name, task, descriptors, None)
+    }
+
+    /// As [`Request::spawn`]; `told` runs, in the supervisor's thread, once the child has ended and what it held was swept.
+    ///
+    /// # Errors
+    /// As [`Request::spawn`].
+    pub fn spawn_and_tell(
+        self,
+        name: &str,
+        task: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        told: Option<Told>,
+    ) -> Result<Worker> {
+        let outcome = self.ask(name, task, descriptors, told);
         if outcome.is_err() {
             // What the child was to hold is let go of.
             let participant = self.participant();
@@ -356,11 +374,11 @@ impl Request {
         outcome
     }
 
-    fn ask(&self, name: &str, task: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<Worker> {
+    fn ask(&self, name: &str, task: &[u8], descriptors: &[BorrowedFd<'_>], mut told: Option<Told>) -> Result<Worker> {
         let mut tried = false;
         loop {
             let (control, _) = connected()?;
-            match self.ask_on(&control, name, task, descriptors) {
+            match self.ask_on(&control, name, task, descriptors, &mut told) {
                 Err(Error::BrokenPipe | Error::EndOfFile) if !tried => {
                     log::warn!("polyproc: the zygote is gone; starting another");
                     forget(&control);
@@ -374,7 +392,14 @@ impl Request {
         }
     }
 
-    fn ask_on(&self, control: &OwnedFd, name: &str, task: &[u8], descriptors: &[BorrowedFd<'_>]) -> Result<Worker> {
+    fn ask_on(
+        &self,
+        control: &OwnedFd,
+        name: &str,
+        task: &[u8],
+        descriptors: &[BorrowedFd<'_>],
+        told: &mut Option<Told>,
+    ) -> Result<Worker> {
         let (report, theirs) = packet::pair()?;
         let head = Head {
             kind: BIRTH,
@@ -399,8 +424,17 @@ impl Request {
         let damaged = || Error::Damaged { what: "zygote", detail: "its answer makes no sense" };
         match (Report::of(&bytes[..length]), came.pop()) {
             (Some(Report::Born { pid }), Some(pidfd)) => {
-                let child = Child::adopt_descriptor(pid, pidfd, name, self.participant())?;
-                Ok(Worker { child, report, status: Mutex::new(None) })
+                let end = Arc::new(End { report, status: Mutex::new(None) });
+                let told = told.take().map(|told| {
+                    let end = Arc::clone(&end);
+                    // The zygote collects it at this very moment.
+                    let soon = move |child: &Child| {
+                        told(end.wait(child, Deadline::after(Some(SOON))).unwrap_or(Status::Unknown));
+                    };
+                    Box::new(soon) as supervisor::Told
+                });
+                let child = Child::adopt_descriptor_and_tell(pid, pidfd, name, self.participant(), told)?;
+                Ok(Worker { child, end })
             }
             (Some(Report::Failed { number }), _) => {
                 Err(Error::Os { call: "fork in the zygote", source: std::io::Error::from_raw_os_error(number) })
@@ -410,10 +444,19 @@ impl Request {
     }
 }
 
+/// Is told how a child ended.
+pub type Told = Box<dyn FnOnce(Status) + Send>;
+
 /// A process that the zygote has made for this one. Dropping it leaves the process to itself: the zygote collects it.
 #[derive(Debug)]
 pub struct Worker {
     child: Arc<Child>,
+    end: Arc<End>,
+}
+
+/// Where the zygote reports the end of a child.
+#[derive(Debug)]
+struct End {
     report: OwnedFd,
     status: Mutex<Option<Status>>,
 }
@@ -452,6 +495,12 @@ impl Worker {
     /// # Errors
     /// [`Error::TimedOut`], [`Error::Interrupted`].
     pub fn wait(&self, deadline: Deadline) -> Result<Status> {
+        self.end.wait(&self.child, deadline)
+    }
+}
+
+impl End {
+    fn wait(&self, child: &Child, deadline: Deadline) -> Result<Status> {
         loop {
             if let Some(status) = *self.known() {
                 return Ok(status);
@@ -479,9 +528,9 @@ impl Worker {
                     None => {
                         // The zygote is gone, and its children with it.
                         drop(known);
-                        self.child.wait(deadline)?;
+                        child.wait(deadline)?;
                         known = self.known();
-                        pidfd::ended(&*self.child).into()
+                        pidfd::ended(child).into()
                     }
                 });
             }

@@ -338,6 +338,18 @@ impl Lease {
         self.length
     }
 
+    /// The bytes, copied, so that no other process can change them any more.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.length);
+        // SAFETY: the block is mapped and the vector has room. Whoever writes to a block that it does not have changes what
+        // is copied, and nothing else.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.address, bytes.as_mut_ptr(), self.length);
+            bytes.set_len(self.length);
+        }
+        bytes
+    }
+
     /// True for a block of no bytes.
     pub fn is_empty(&self) -> bool {
         self.length == 0
