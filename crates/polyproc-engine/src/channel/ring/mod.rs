@@ -28,20 +28,24 @@
 //! Two positions may lie outside of their segment, by one link record: after a death between the store of a segment's number
 //! and that of the cursor. They are then taken as the segment's beginning ([`Segment::normal`]).
 
-use super::parcel::{Body, Envelope, INLINE_MAX, Parcel};
-use crate::shm::{
-    self, BlockState, Cell, CellState, Death, Directory, Handle, Hold, Kind, Lease, Taken, Transit, free_block,
-    is_block,
-};
+mod ends;
+mod segment;
+mod state;
+
+use super::parcel::{Envelope, INLINE_MAX, Parcel};
+use crate::shm::{self, Directory, Handle, Hold, Kind, Lease, Taken, Transit};
 use crate::sync::signal;
 use crate::sync::spin::{Linger, Spin};
 use crate::sys::clock::Deadline;
 use crate::sys::cpu;
 use crate::{Error, Result, fault};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use segment::{BODY_IN_BLOCK, LINK, RecordHead, SEGMENT_HEAD, Segment, UNIT, WRAP, read};
+use state::{Cursor, len};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-const UNIT: usize = 8;
-const SEGMENT_HEAD: usize = 64;
+pub(crate) use ends::{carries, destroy, on_death};
+pub(crate) use state::RingState;
+
 /// The first segment of a ring that may grow: 64 KiB.
 const FIRST_UNITS: u32 = 1 << 13;
 /// The largest segment that is made without need: 1 MiB.
@@ -51,189 +55,6 @@ const FIXED_UNITS: u32 = 1 << 14;
 
 /// How often a call that is not to wait looks whether a lock has become free.
 const MOMENT: u32 = 50;
-
-const WRAP: u8 = 254;
-const LINK: u8 = 255;
-const BODY_IN_BLOCK: u8 = 1;
-
-/// | field | written by | under |
-/// | --- | --- | --- |
-/// | tail, put_segment, pending, rung, known_head | producers | put lock |
-/// | head, get_segment, retired, hushed, known_tail | consumers (get_segment first by a producer, while the ring is empty) | get lock |
-/// | carried, asked | see [`super::pipe`] | |
-/// | items, space, finished | see [`crate::sync::signal`] | |
-/// | most, fixed | the creator | once |
-/// | done | who finishes a task | atomically |
-/// | watched, watched_too | who arms a bell | only ever set |
-///
-/// Producers use the first cache line and consumers the second. What the other side changes with every item is looked at
-/// only when what is known of it (`known_head`, `known_tail`) is not enough: a line that both sides want travels between
-/// their processors at every item, which costs more than all the rest.
-#[repr(C)]
-pub(crate) struct RingState {
-    put_lock: AtomicU32,
-    pub(crate) items: AtomicU32,
-    tail: AtomicU64,
-    put_segment: AtomicU32,
-    pending: AtomicU32,
-    pending_generation: AtomicU32,
-    /// Bells that a pipe's writer has rung.
-    pub(crate) rung: AtomicU32,
-    /// A pipe's reader has asked for more than there was.
-    pub(crate) asked: AtomicU32,
-    /// A position that head has reached, as some producer has last seen it.
-    known_head: AtomicU32,
-    /// Whoever sleeps on items may be a bell.
-    watched: AtomicU32,
-    padding: AtomicU32,
-    get_lock: AtomicU32,
-    pub(crate) space: AtomicU32,
-    head: AtomicU64,
-    get_segment: AtomicU32,
-    retired: AtomicU32,
-    retired_generation: AtomicU32,
-    /// Bells that a pipe's reader has taken away.
-    pub(crate) hushed: AtomicU32,
-    most: AtomicU32,
-    fixed: AtomicU32,
-    done: AtomicU32,
-    finished: AtomicU32,
-    /// The items that lie before a tail which some consumer has seen.
-    known_tail: AtomicU32,
-    /// Whoever sleeps on space may be a bell.
-    watched_too: AtomicU32,
-    /// Bytes in blocks that a pipe carries.
-    pub(crate) carried: AtomicU64,
-}
-
-// SAFETY: plain atomics, 112 bytes, aligned to 8.
-unsafe impl CellState for RingState {
-    const KIND: Kind = Kind::Ring;
-}
-
-const _: () = assert!(std::mem::offset_of!(RingState, get_lock) + 16 == 64);
-
-/// A cursor: how many items lie before it, and where.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cursor {
-    items: u32,
-    position: u32,
-}
-
-impl Cursor {
-    fn of(bits: u64) -> Cursor {
-        Cursor { items: (bits >> 32) as u32, position: bits as u32 }
-    }
-
-    fn bits(self) -> u64 {
-        (u64::from(self.items) << 32) | u64::from(self.position)
-    }
-}
-
-/// A segment as this process sees it.
-#[derive(Clone, Copy)]
-struct Segment {
-    data: *mut u8,
-    base: u32,
-    units: u32,
-}
-
-impl Segment {
-    /// The segment in a block; an error if the block is none.
-    fn of(index: u32) -> Result<Segment> {
-        let damaged = |detail| Error::Damaged { what: "queue", detail };
-        if shm::cell(index).kind() != Kind::Block {
-            return Err(damaged("a segment is not a block"));
-        }
-        let (start, reserved) = shm::place(index).ok_or(damaged("a segment lies outside"))?;
-        if reserved < (SEGMENT_HEAD + UNIT) as u64 {
-            return Err(damaged("a segment is too small"));
-        }
-        // SAFETY: the block has at least a head's bytes, aligned to a page.
-        let (base, units) = unsafe {
-            let head = &*start.cast::<[AtomicU32; 2]>();
-            (head[0].load(Ordering::Relaxed), head[1].load(Ordering::Relaxed))
-        };
-        if !units.is_power_of_two() || SEGMENT_HEAD as u64 + u64::from(units) * UNIT as u64 > reserved {
-            return Err(damaged("a segment's size makes no sense"));
-        }
-        // SAFETY: within the block, as checked.
-        Ok(Segment { data: unsafe { start.add(SEGMENT_HEAD) }, base, units })
-    }
-
-    /// Writes the head of a new segment.
-    fn found(start: *mut u8, base: u32, units: u32) {
-        // SAFETY: the caller has a fresh block of at least that size.
-        unsafe {
-            let head = &*start.cast::<[AtomicU32; 2]>();
-            head[0].store(base, Ordering::Relaxed);
-            head[1].store(units, Ordering::Relaxed);
-        }
-    }
-
-    /// A position that lies before the segment means its beginning.
-    #[inline]
-    fn normal(&self, position: u32) -> u32 {
-        if (position.wrapping_sub(self.base) as i32) < 0 { self.base } else { position }
-    }
-
-    /// The offset of a position, in units; always within the segment.
-    #[inline]
-    fn offset(&self, position: u32) -> u32 {
-        position.wrapping_sub(self.base) & (self.units - 1)
-    }
-
-    /// The units from here to the end.
-    #[inline]
-    fn to_end(&self, position: u32) -> u32 {
-        self.units - self.offset(position)
-    }
-
-    #[inline]
-    fn at(&self, position: u32) -> *mut u8 {
-        // SAFETY: an offset lies within the segment.
-        unsafe { self.data.add(self.offset(position) as usize * UNIT) }
-    }
-
-    fn read_head(&self, position: u32) -> RecordHead {
-        // SAFETY: a unit lies at every position; any 8 bytes are a valid u64, and peers write them as one.
-        RecordHead::of(unsafe { &*self.at(position).cast::<AtomicU64>() }.load(Ordering::Relaxed))
-    }
-
-    fn write_head(&self, position: u32, head: RecordHead) {
-        // SAFETY: as above.
-        unsafe { &*self.at(position).cast::<AtomicU64>() }.store(head.bits(), Ordering::Relaxed);
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct RecordHead {
-    length: u32,
-    kind: u8,
-    blocks: u8,
-    references: u8,
-    flags: u8,
-}
-
-impl RecordHead {
-    fn of(bits: u64) -> RecordHead {
-        let [a, b, c, d, kind, blocks, references, flags] = bits.to_le_bytes();
-        RecordHead { length: u32::from_le_bytes([a, b, c, d]), kind, blocks, references, flags }
-    }
-
-    fn bits(self) -> u64 {
-        let [a, b, c, d] = self.length.to_le_bytes();
-        u64::from_le_bytes([a, b, c, d, self.kind, self.blocks, self.references, self.flags])
-    }
-
-    fn units(self) -> u32 {
-        let bytes = UNIT
-            + usize::from(self.blocks) * 16
-            + usize::from(self.references) * 8
-            + (self.length as usize).min(2 * INLINE_MAX);
-        bytes.div_ceil(UNIT) as u32
-    }
-}
 
 /// A ring, and this process's hold on it.
 #[derive(Debug)]
@@ -667,47 +488,6 @@ impl Ring {
     }
 }
 
-/// Reads a record into the envelope. The blocks are held afterwards. Under the get lock.
-fn read(segment: Segment, position: u32, record: RecordHead, envelope: &mut Envelope) -> Result<()> {
-    let length = record.length as usize;
-    if length > INLINE_MAX {
-        return Err(Error::Damaged { what: "queue", detail: "a record is longer than any may be" });
-    }
-    envelope.kind = record.kind;
-    // SAFETY: the caller has checked that the record's units lie within the segment. Peers may write there at any time, so
-    // everything is copied out by value before it is looked at.
-    unsafe {
-        let mut at = segment.at(position).add(UNIT);
-        for number in 0..record.blocks {
-            let cell = at.cast::<u32>().read_volatile();
-            let generation = at.add(4).cast::<u32>().read_volatile();
-            let length = at.add(8).cast::<u64>().read_volatile();
-            let lease = Lease::receive(Handle { cell, generation }, length)?;
-            if number == 0 && record.flags & BODY_IN_BLOCK != 0 {
-                envelope.body = Body::Block(lease);
-            } else {
-                envelope.buffers.push(lease);
-            }
-            at = at.add(16);
-        }
-        for _ in 0..record.references {
-            let cell = at.cast::<u32>().read_volatile();
-            let generation = at.add(4).cast::<u32>().read_volatile();
-            envelope.references_mut().push(Handle { cell, generation });
-            at = at.add(8);
-        }
-        envelope.inline.reserve(length);
-        std::ptr::copy_nonoverlapping(at, envelope.inline.as_mut_ptr(), length);
-        envelope.inline.set_len(length);
-    }
-    Ok(())
-}
-
-fn len(state: &RingState) -> u32 {
-    let head = Cursor::of(state.head.load(Ordering::Acquire)).items;
-    Cursor::of(state.tail.load(Ordering::Acquire)).items.wrapping_sub(head)
-}
-
 /// Takes one of the two locks. Only what happens under it is waited for, which is short, so the deadline does not count,
 /// but for [`Deadline::Now`]: then it is waited for no longer than a spin.
 #[inline]
@@ -769,134 +549,4 @@ impl Drop for GetLock<'_> {
     fn drop(&mut self) {
         shm::release(self.0);
     }
-}
-
-/// True if the block is part of an item that is in its ring.
-pub(crate) fn carries(block: u32) -> bool {
-    let bits = shm::cell(block).state::<BlockState>().transit.load(Ordering::Acquire);
-    let Some(transit) = Transit::of(bits) else { return false };
-    let ring: &Cell = shm::cell(transit.ring);
-    if ring.kind() != Kind::Ring {
-        return false;
-    }
-    let state = ring.state::<RingState>();
-    let head = Cursor::of(state.head.load(Ordering::Acquire)).items;
-    let tail = Cursor::of(state.tail.load(Ordering::Acquire)).items;
-    transit.item.wrapping_sub(head) < tail.wrapping_sub(head)
-}
-
-pub(crate) fn on_death(cell: u32, death: &Death) {
-    let state = shm::cell(cell).state::<RingState>();
-    if shm::is_owned_by(&state.put_lock, death.participant) {
-        // The dead may have tagged blocks for the item that it did not commit. Nobody else can commit that item before the
-        // lock is released below.
-        let next = Transit { ring: cell, item: Cursor::of(state.tail.load(Ordering::Acquire)).items }.bits();
-        for index in 1..shm::cells_top() {
-            if is_block(index) && shm::cell(index).state::<BlockState>().transit.load(Ordering::Acquire) == next {
-                free_block(&Directory::open(), index);
-            }
-        }
-    }
-    for lock in [&state.put_lock, &state.get_lock] {
-        shm::take_from_dead(lock, death.participant);
-    }
-    for word in [&state.items, &state.space, &state.finished] {
-        signal::wake_all(word);
-    }
-}
-
-/// Gives back the items that nobody will take out any more, and the segments. Under the directory's lock.
-pub(crate) fn destroy(directory: &Directory, cell: u32) {
-    let state = shm::cell(cell).state::<RingState>();
-    // The walk is that of a consumer. Nobody holds the ring, so no lock is needed; and this process may hold none of the
-    // blocks, whatever the records say, so they are freed by their numbers.
-    let segment = state.get_segment.load(Ordering::Acquire);
-    let mut walk = Walk { segment, position: Cursor::of(state.head.load(Ordering::Acquire)).position };
-    for _ in 0..len(state) {
-        let Some((blocks, references)) = walk.next(directory) else { break };
-        let mut head = Cursor::of(state.head.load(Ordering::Relaxed));
-        head.items = head.items.wrapping_add(1);
-        // First the item is gone, then what it named: a death here leaks, and never frees what is in use.
-        state.head.store(head.bits(), Ordering::Release);
-        for block in blocks {
-            free_block(directory, block);
-        }
-        for handle in references {
-            shm::unpin(directory, handle);
-        }
-    }
-    walk.drop_rest(directory, state.put_segment.load(Ordering::Acquire));
-    for word in [&state.get_segment, &state.put_segment, &state.pending, &state.retired] {
-        word.store(0, Ordering::Release);
-    }
-}
-
-/// A walk over the records of a ring that nobody uses any more, freeing the segments behind it.
-struct Walk {
-    segment: u32,
-    position: u32,
-}
-
-impl Walk {
-    fn next(&mut self, directory: &Directory) -> Option<(Vec<u32>, Vec<Handle>)> {
-        loop {
-            let segment = Segment::of(self.segment).ok()?;
-            let position = segment.normal(self.position);
-            let record = segment.read_head(position);
-            match record.kind {
-                WRAP => self.position = position.wrapping_add(segment.to_end(position)),
-                LINK => {
-                    let old = self.segment;
-                    self.segment = record.length;
-                    self.position = Segment::of(record.length).ok()?.base;
-                    free_segment(directory, old);
-                }
-                _ if record.units() > segment.to_end(position) => return None,
-                _ => {
-                    self.position = position.wrapping_add(record.units());
-                    // SAFETY: the record's units lie within the segment, as checked.
-                    return Some(unsafe { names(segment.at(position), record) });
-                }
-            }
-        }
-    }
-
-    fn drop_rest(&mut self, directory: &Directory, last: u32) {
-        if self.segment != 0 {
-            free_segment(directory, self.segment);
-        }
-        if last != 0 && last != self.segment {
-            free_segment(directory, last);
-        }
-    }
-}
-
-fn free_segment(directory: &Directory, index: u32) {
-    if is_block(index) {
-        shm::unpin(directory, Handle { cell: index, generation: shm::generation(index) });
-    }
-}
-
-/// The blocks and the handles that a record names.
-///
-/// # Safety
-/// The record must lie wholly in its segment.
-unsafe fn names(start: *const u8, record: RecordHead) -> (Vec<u32>, Vec<Handle>) {
-    let mut blocks = Vec::with_capacity(record.blocks.into());
-    let mut references = Vec::with_capacity(record.references.into());
-    // SAFETY: the caller vouches for the range.
-    unsafe {
-        let mut at = start.add(UNIT);
-        for _ in 0..record.blocks {
-            blocks.push(at.cast::<u32>().read_volatile());
-            at = at.add(16);
-        }
-        for _ in 0..record.references {
-            let cell = at.cast::<u32>().read_volatile();
-            let generation = at.add(4).cast::<u32>().read_volatile();
-            references.push(Handle { cell, generation });
-            at = at.add(8);
-        }
-    }
-    (blocks, references)
 }
