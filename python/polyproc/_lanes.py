@@ -367,10 +367,15 @@ class _NoChild:
 
 def name_of(shared: Any) -> bytes:
     """The name in the session of a pipe end or queue, for a process that takes hold of it while this one still does."""
+    name: bytes = unsent(shared._share)
+    return name
+
+
+def unsent(share: Callable[[], Any]) -> Any:
+    """Calls what names objects of the engine that are being sent, although the names travel by other means."""
     before = context.get_spawning_popen()
     context.set_spawning_popen(_NoChild())
     try:
-        name: bytes = shared._share()
-        return name
+        return share()
     finally:
         context.set_spawning_popen(before)

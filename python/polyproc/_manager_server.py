@@ -22,7 +22,8 @@ from traceback import format_exc
 from typing import Any
 
 from . import _polyproc, connection, process, reduction, util
-from ._lanes import _thread, name_of
+from ._lanes import _thread, name_of, unsent
+from ._shared_dict import Log, Moved, TooLarge
 
 __all__ = ["LaneServer"]
 
@@ -34,7 +35,15 @@ _TAKES = frozenset({"acquire", "__enter__"})
 _GIVES = frozenset({"release", "__exit__"})
 
 #: Functions of the server that never wait.
-_QUICK_FUNCTIONS = frozenset({"incref", "decref", "dummy", "number_of_objects", "get_methods"})
+_QUICK_FUNCTIONS = frozenset(
+    {"incref", "decref", "dummy", "number_of_objects", "get_methods", "open_replica", "refill_replica"}
+)
+
+#: Seconds that the dispatcher waits for a dict's lock, which a client may have that is stopped.
+_PATIENCE = 0.05
+
+#: Dicts that have a log, at most.
+_MOST_LOGS = 1024
 
 #: Iterators over objects in memory.
 _ITERATORS = tuple(type(each) for each in (iter({}), iter({}.values()), iter({}.items()), iter([]), reversed([])))
@@ -108,6 +117,9 @@ class LaneServer:
         self._clients: dict[int, Client] = {}
         self._last_index = 0
         self._dead_holders: dict[str, int] = {}  # object: pid of who died holding it
+        self._own_dicts: set[str] = set()  # dicts that nobody but this server has
+        self._logs: dict[str, Log] = {}
+        self._alive: Any = None  # a lock that is held until the end
         self._farewells: set[int] = set()
         self._marks: dict[int, threading.Event] = {}
         self._quick_callables = self.quick_types | self.quick_factories
@@ -139,6 +151,8 @@ class LaneServer:
         threading.Thread(target=watch, name="polyproc-parent-watch", daemon=True).start()
 
     def _stop_dispatching(self) -> None:
+        for log in self._logs.values():
+            log.close()
         if self._requests is not None:
             self._post("#STOP")
             self._dispatcher.join(1)
@@ -193,7 +207,7 @@ class LaneServer:
         """Serves all requests that cannot block, of all clients."""
         _thread.direct = _Direct(self)  # type: ignore[attr-defined]
         get, decode = self._requests._get_bytes, _polyproc.decode_plain
-        objects, quick = self.id_to_obj, self.quick_types
+        objects, quick, logs = self.id_to_obj, self.quick_types, self._logs
         clients = self._clients
         client = entry = result = reply = args = kwds = None
         while True:
@@ -211,6 +225,7 @@ class LaneServer:
                     and name in entry[1]
                     and type(entry[0]) in quick
                     and (entry[2] is None or name not in entry[2])
+                    and ident not in logs
                 ):
                     try:
                         result = getattr(entry[0], name)(*args, **kwds)
@@ -244,7 +259,7 @@ class LaneServer:
             return "#SLOW", None
         entry = self.id_to_obj.get(ident) or self.id_to_local_proxy_obj.get(ident)
         if entry is None or type(entry[0]) in self.quick_types or type(entry[0]) in _ITERATORS:
-            return self._reply_to((ident, name, args, kwds), None)
+            return self._reply_to((ident, name, args, kwds), None, _PATIENCE)
         return "#SLOW", None
 
     def _is_quick_to_create(self, args: Any) -> bool:
@@ -308,9 +323,28 @@ class LaneServer:
         request = reply = None
         self._release_held(client)
 
-    def _reply_to(self, request: Any, client: Client | None) -> Any:
+    def _reply_to(self, request: Any, client: Client | None, patience: float | None = None) -> Any:
         """Makes the call that a request asks for, and gives the reply."""
-        name = obj = None
+        try:
+            log = self._logs.get(request[0])
+            if log is None:
+                return self._call(request, client)
+            _, name, args, kwds = request
+            place: list[Any] | None = None
+            try:
+                with log.call(name, args, kwds, patience) as place:
+                    if place is None:
+                        return "#SLOW", None
+                    place.append(self._call(request, client))
+            except (Moved, TooLarge):  # too large, or overwritten: the dict here is what counts from now on
+                self._close_log(request[0])
+                if not place:
+                    return self._reply_to(request, client)
+            return place[0]
+        except Exception:
+            return "#TRACEBACK", format_exc()
+
+    def _call(self, request: Any, client: Client | None) -> Any:
         try:
             ident, name, args, kwds = request
             if ident is None:
@@ -344,6 +378,41 @@ class LaneServer:
             return "#RETURN", result
         except Exception:
             return "#TRACEBACK", format_exc()
+
+    # -------------------------------------------------------------------------------------------- dicts with a log
+
+    def open_replica(self, c: Any, ident: str) -> Any:
+        """What a client needs to use a dict without this server; None if it cannot."""
+        log = self._logs.get(ident)
+        if log is None:
+            if ident not in self._own_dicts or len(self._logs) >= _MOST_LOGS:
+                return None
+            if self._alive is None:
+                self._alive = _polyproc.SemLock()
+                self._alive._open_lock()
+                self._alive.acquire()
+            try:
+                log = Log(self.id_to_obj[ident][0], self._alive)
+            except (TooLarge, OSError):
+                self._own_dicts.discard(ident)
+                return None
+            log = self._logs.setdefault(ident, log)
+        return unsent(log.share)
+
+    def refill_replica(self, c: Any, ident: str) -> None:
+        """Makes room in the log of a dict."""
+        log = self._logs.get(ident)
+        if log is not None:
+            try:
+                log.refill()
+            except (Moved, TooLarge, OSError):
+                self._close_log(ident)
+
+    def _close_log(self, ident: str) -> None:
+        self._own_dicts.discard(ident)
+        log = self._logs.pop(ident, None)
+        if log is not None:
+            log.close()
 
     # -------------------------------------------------------------------------------------------- who holds what
 
@@ -405,6 +474,8 @@ class LaneServer:
         with self.mutex:
             self.id_to_obj[ident] = (obj, set(exposed), method_to_typeid)
             self.id_to_refcount[ident] = self.id_to_refcount.get(ident, 0) + 1
+            if factory is dict:
+                self._own_dicts.add(ident)
         return ident, tuple(exposed)
 
     def decref(self, c: Any, ident: str) -> None:
@@ -419,6 +490,9 @@ class LaneServer:
                 return
             del self.id_to_refcount[ident]
             entry = self.id_to_obj.pop(ident)
+            if ident not in self.id_to_local_proxy_obj:
+                self._own_dicts.discard(ident)
+                self._logs.pop(ident, None)
         self._dead_holders.pop(ident, None)
         if type(entry[0]) not in self.quick_types and type(entry[0]).__module__ not in ("threading", "_thread", queue.__name__):
             # What ends here may take its time, as a pool does: not the dispatcher's.

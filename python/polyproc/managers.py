@@ -24,7 +24,7 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from . import _lanes, connection, util
+from . import _lanes, _shared_dict, connection, util
 from ._borrowed import reroot
 from ._lanes import ManagerDiedError
 from ._manager_server import LaneServer
@@ -51,7 +51,7 @@ _StandardServer: Any = globals()["Server"]
 class Server(LaneServer, _StandardServer):  # type: ignore[no-redef]
     """Serves the objects of a manager: ``BaseManager.get_server().serve_forever()``."""
 
-    public = [*_StandardServer.public, "open_lane"]
+    public = [*_StandardServer.public, "open_lane", "open_replica", "refill_replica"]
     quick_types = frozenset({dict, list, set, Namespace, Value, array.array})
     quick_factories = frozenset({_Array})
 
@@ -82,7 +82,7 @@ class Server(LaneServer, _StandardServer):  # type: ignore[no-redef]
 
 _StandardSharedMemoryServer: Any = globals()["SharedMemoryServer"]
 _StandardSharedMemoryServer.__bases__ = (Server,)
-_StandardSharedMemoryServer.public = [*_StandardSharedMemoryServer.public, "open_lane"]
+_StandardSharedMemoryServer.public = [*_StandardSharedMemoryServer.public, *Server.public[-3:]]
 
 
 # ------------------------------------------------------------------------------------------------ the manager
@@ -222,3 +222,40 @@ _StandardProxy: Any = BaseProxy
 _StandardProxy._connect = _connect
 _StandardProxy._callmethod = _callmethod
 _StandardProxy._decref = staticmethod(_decref)
+
+
+# ------------------------------------------------------------------------------------------------ dicts
+
+
+def _open_replica(self: Any) -> Any:
+    """The replica of the dict, where its server is of this program and the dict is nobody else's; or None."""
+    if type(self)._callmethod is not _callmethod:  # a subclass wants to see the calls
+        return None
+    shared = _ask_server(self, "open_replica")
+    if shared is None:
+        return None
+    self._uses = 0
+    return _shared_dict.attach(shared)
+
+
+def _refill_replica(self: Any) -> None:
+    _ask_server(self, "refill_replica")
+
+
+def _ask_server(self: Any, name: str) -> Any:
+    """What a function of the server returns about this proxy's object; None if the server has no such function."""
+    if not hasattr(self._tls, "connection"):
+        self._connect()
+    fresh = self._tls.connection
+    if not isinstance(fresh, _lanes.LaneConnection):
+        return None
+    kind, result = fresh.call(None, name, (self._id,), {})
+    return result if kind == "#RETURN" else None
+
+
+for _name, _value in vars(_shared_dict.DictMethods).items():
+    if callable(_value) or _name in ("_replica", "_uses"):
+        setattr(DictProxy, _name, _value)
+_DictProxy: Any = DictProxy
+_DictProxy._open_replica = _open_replica
+_DictProxy._refill_replica = _refill_replica
