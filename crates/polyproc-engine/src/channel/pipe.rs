@@ -225,7 +225,7 @@ impl PipeEnd {
                 Err(Error::TimedOut) if !deadline.passed() => match self.is_hung_up() {
                     Ok(false) => {
                         slices += 1;
-                        if slices % 16 == 0
+                        if slices.is_multiple_of(16)
                             && let Err(interrupted) = sys::signal::look_up()
                         {
                             break Err(interrupted);

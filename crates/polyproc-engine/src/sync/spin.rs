@@ -34,7 +34,7 @@ impl Spin {
         // ORDER: Relaxed throughout: the counters are only a guess.
         let mut budget = self.nanoseconds.load(Ordering::Relaxed);
         if budget < LEAST {
-            if self.skipped.fetch_add(1, Ordering::Relaxed) % PROBE != 0 {
+            if !self.skipped.fetch_add(1, Ordering::Relaxed).is_multiple_of(PROBE) {
                 return come();
             }
             budget = FIRST;

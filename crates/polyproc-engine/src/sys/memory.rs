@@ -37,7 +37,7 @@ pub fn limit() -> Option<u64> {
             let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
             // SAFETY: getrlimit fills one rlimit.
             let outcome = unsafe { libc::getrlimit(resource, &mut limit) };
-            (outcome == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur as u64)
+            (outcome == 0 && limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
         })
         .min()
 }

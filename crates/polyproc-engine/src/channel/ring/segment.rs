@@ -73,7 +73,7 @@ impl Segment {
 
     /// The units from here to the end.
     #[inline]
-    pub(super) fn to_end(&self, position: u32) -> u32 {
+    pub(super) fn to_end(self, position: u32) -> u32 {
         self.units - self.offset(position)
     }
 
