@@ -15,7 +15,6 @@ had started goes on (each child is watched by its pidfd), and the next request s
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import select
 import signal
@@ -31,7 +30,6 @@ from .popen_spawn_posix import runnable, tracker_descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
 __all__ = ["ensure_running", "get_inherited_fds", "connect_to_new_process", "set_forkserver_preload"]
@@ -62,7 +60,7 @@ class ForkServer:
 
     def __init__(self) -> None:
         self._forkserver_pid: int | None = None
-        self._requests: int | None = None
+        self._requests: socket.socket | None = None
         self._inherited_fds: list[int] | None = None
         self._lock = threading.Lock()
         self._preload_modules: list[str] = ["__main__"]
@@ -91,12 +89,12 @@ class ForkServer:
         for attempt in 1, 2:
             self.ensure_running()
             assert self._requests is not None
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours, theirs = _pair()
             try:
-                with theirs, _borrowed_socket(self._requests) as requests:
+                with theirs:
                     word = WITHOUT_TRACKER if tracker is None else WITH_TRACKER
-                    handed = [theirs.fileno(), self._requests] + ([] if tracker is None else [tracker]) + fds
-                    socket.send_fds(requests, [word], handed)
+                    handed = [theirs.fileno(), self._requests.fileno()] + ([] if tracker is None else [tracker]) + fds
+                    socket.send_fds(self._requests, [word], handed)
                 return self._welcome(ours)
             except (BrokenPipeError, ConnectionError, EOFError):
                 ours.close()  # the server died under our hands: another one will do it
@@ -134,7 +132,7 @@ class ForkServer:
 
     def _forget(self) -> None:
         if self._requests is not None:
-            os.close(self._requests)
+            self._requests.close()
             self._requests = None
         if self._forkserver_pid is not None:
             try:
@@ -150,7 +148,7 @@ class ForkServer:
         # The server takes part in the session, so that what it preloads and what its children are given is of one session.
         estate = Estate()
         memory, life, _ = estate.descriptors
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        ours, theirs = _pair()
         try:
             with theirs:
                 place = (memory, life, estate.participant)
@@ -167,7 +165,9 @@ class ForkServer:
             raise
         finally:
             estate.close()
-        self._requests = ours.detach()
+        self._requests = ours
+        # Left open, since children may need it to the very end; but without a warning of an unclosed socket.
+        util.Finalize(None, ours.detach, exitpriority=-1000)
 
     def _stop(self) -> None:
         """Lets the server end and waits for that; the tests of the standard library call it."""
@@ -190,7 +190,7 @@ def main(
     _preload(preload, main_path, sys_path)
     util._close_stdin()  # type: ignore[attr-defined]
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which ends us by leaving
-    with socket.socket(fileno=requests_fd) as requests:
+    with _socket(requests_fd) as requests:
         _Server(requests, interrupt).serve()
     os._exit(0)
 
@@ -244,7 +244,7 @@ class _Server:
         word, descriptors, _, _ = socket.recv_fds(self.requests, 1, MAXFDS_TO_SEND)
         if not word:
             return False
-        status = socket.socket(fileno=descriptors.pop(0))
+        status = _socket(descriptors.pop(0))
         try:
             pid = os.fork()
             if pid == 0:
@@ -294,7 +294,7 @@ class _Server:
             if ATEXIT_RUNS:
                 atexit._clear()
                 atexit.register(util._exit_function)  # type: ignore[attr-defined]
-            _forkserver._requests = descriptors[0]
+            _forkserver._requests = _socket(descriptors[0])
             tracker = descriptors[1] if with_tracker else None
             resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
             handed_down, *_forkserver._inherited_fds = descriptors[1 + with_tracker :]
@@ -315,14 +315,19 @@ def _tell(status: socket.socket, number: int, *descriptors: int) -> None:
         pass  # whoever asked is gone
 
 
-@contextlib.contextmanager
-def _borrowed_socket(descriptor: int) -> Iterator[socket.socket]:
-    """A socket object over a descriptor that stays open: kept as a number, it needs no warning at exit."""
-    borrowed = socket.socket(fileno=descriptor)
-    try:
-        yield borrowed
-    finally:
-        borrowed.detach()
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected sockets that keep messages apart and wait, whatever the program has set as its default timeout."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.settimeout(None)
+    theirs.settimeout(None)
+    return ours, theirs
+
+
+def _socket(descriptor: int) -> socket.socket:
+    """A socket of such a pair that was handed to us."""
+    handed = socket.socket(fileno=descriptor)
+    handed.settimeout(None)
+    return handed
 
 
 _forkserver = ForkServer()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -227,6 +228,17 @@ def test_no_thread_and_no_session_before_there_is_a_need() -> None:
 
 
 # ------------------------------------------------------------------------------------------------ orphans
+
+
+def test_a_default_timeout_of_the_programs_sockets_is_none_of_ours(context: Any, start: Callable[..., Any]) -> None:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.001)
+    try:
+        child = start(context, time.sleep, 0.1)
+        child.join(TIME)
+        assert child.exitcode == 0
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def have_child(method: str, connection: Any) -> None:
