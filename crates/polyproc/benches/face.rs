@@ -6,7 +6,7 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a benchmark")]
 
-use polyproc::{Lock, Process, Queue, pipe};
+use polyproc::{Lock, Pool, Process, Queue, pipe};
 use std::time::{Duration, Instant};
 
 fn median(mut times: Vec<Duration>) -> f64 {
@@ -20,6 +20,14 @@ fn put_many(queue: Queue<u64>, count: u64) {
     for item in 0..count {
         queue.put(&item).unwrap();
     }
+}
+
+fn work(microseconds: u64) -> u64 {
+    let end = Instant::now() + Duration::from_micros(microseconds);
+    while Instant::now() < end {
+        std::hint::spin_loop();
+    }
+    microseconds
 }
 
 fn put_blocks(queue: Queue<Vec<u8>>, count: usize, size: usize) {
@@ -101,4 +109,36 @@ fn main() {
         *lock.lock().unwrap() += 1;
     }
     println!("Lock, lock and unlock        {:8.1} ns", begin.elapsed().as_secs_f64() * 1e9 / f64::from(count));
+
+    let pool = Pool::new().unwrap();
+    pool.submit(work, (0,)).unwrap().join().unwrap();
+    let times = (0..5000)
+        .map(|_| {
+            let begin = Instant::now();
+            pool.submit(work, (0,)).unwrap().join().unwrap();
+            begin.elapsed()
+        })
+        .collect();
+    println!("Pool, submit + join          {:8.2} µs", median(times) * 1e6);
+
+    for (micros, count) in [(0, 200_000u32), (50, 10_000)] {
+        let begin = Instant::now();
+        let done = pool.map(work, std::iter::repeat_n(micros, count as usize)).unwrap().filter(Result::is_ok).count();
+        let pooled = begin.elapsed().as_secs_f64() / f64::from(count);
+        assert_eq!(done, count as usize);
+        let threads = pool.workers() as u32;
+        let begin = Instant::now();
+        std::thread::scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|| (0..count / threads).map(|_| work(micros)).sum::<u64>());
+            }
+        });
+        let threaded = begin.elapsed().as_secs_f64() / f64::from(count);
+        println!(
+            "Pool::map of {micros:2} µs            {:8.2} µs a task; as many threads, without a queue: {:.2} µs",
+            pooled * 1e6,
+            threaded * 1e6
+        );
+    }
+    pool.finish();
 }
