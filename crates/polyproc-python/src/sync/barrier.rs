@@ -1,7 +1,7 @@
 //! A meeting point: one call from coming in to going out, so that nobody stays inside by mistake.
 
-use polyproc_engine::sync::Barrier as Native;
 use polyproc_engine::Deadline;
+use polyproc_engine::sync::Barrier as Native;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 

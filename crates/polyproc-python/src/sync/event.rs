@@ -2,8 +2,8 @@
 
 use std::sync::OnceLock;
 
-use polyproc_engine::sync::Event as Flag;
 use polyproc_engine::Error;
+use polyproc_engine::sync::Event as Flag;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyTuple};

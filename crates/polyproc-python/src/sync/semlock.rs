@@ -343,9 +343,7 @@ impl SemLock {
 #[cold]
 fn not_held(error: Error) -> PyErr {
     match error {
-        Error::NotHolder { .. } => {
-            PyAssertionError::new_err("attempt to release recursive lock not owned by thread")
-        }
+        Error::NotHolder { .. } => PyAssertionError::new_err("attempt to release recursive lock not owned by thread"),
         Error::ReleasedTooOften { .. } => PyValueError::new_err("semaphore or lock released too many times"),
         other => errors::raise(other),
     }
