@@ -15,6 +15,7 @@ from __future__ import annotations
 import copyreg
 import io
 import pickle
+import sys
 from collections import ChainMap
 from collections.abc import Callable
 from typing import Any
@@ -75,6 +76,14 @@ def standard_pickle(obj: object) -> Any:
 def read_standard_pickle(data: Any) -> Any:
     """The object behind bytes that were sent with ``send_bytes()``: what ``recv()`` gives of them."""
     return context.reduction.ForkingPickler.loads(data)
+
+
+def _reduce_array(array: Any) -> Any:
+    # What arrives is the receiver's own and can be written to, as with the standard library. Protocol 5 would make a
+    # read-only array of a read-only one.
+    if not array.flags.writeable and array.nbytes >= OUT_OF_BAND:
+        array = array.copy("K")
+    return array.__reduce_ex__(5 if array.flags.writeable else 4)
 
 
 def _collector(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:

@@ -41,6 +41,16 @@ def test_an_array_arrives_whole_and_writable(through: Callable[[object], Any], s
     assert sent[0] == 0
 
 
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_a_read_only_array_arrives_writable(size: int) -> None:
+    sent = numpy.frombuffer(bytes(size), dtype=numpy.uint8)
+    assert not sent.flags.writeable
+    for got in (through_queue(sent), through_pipe([sent])[0]):
+        assert got.flags.writeable
+        got[0] = 1
+    assert sent[0] == 0
+
+
 def test_shapes_orders_and_types_are_kept() -> None:
     base = numpy.arange(60_000).reshape(100, 200, 3)
     for sent in (base, base.T, numpy.asfortranarray(base), base[::2, ::3], base.astype("complex128"), base > 5):
