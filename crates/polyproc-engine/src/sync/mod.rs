@@ -16,6 +16,8 @@ pub(crate) mod barrier;
 pub(crate) mod condition;
 pub(crate) mod event;
 pub(crate) mod lock;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod monitor;
 pub(crate) mod reentrant;
 pub(crate) mod semaphore;
