@@ -48,6 +48,8 @@ def dumps(obj: object, buffers: list[memoryview]) -> Any:
         pickler = pickle.Pickler(stream, 5, buffer_callback=_collector(buffers))
         # As ForkingPickler does: a table made for this one dump, since both registries may have grown.
         table = copyreg.dispatch_table.copy()
+        if (numpy := sys.modules.get("numpy")) is not None and hasattr(numpy, "ndarray"):
+            table[numpy.ndarray] = _reduce_array
         table.update(_ForkingPickler._extra_reducers)
         pickler.dispatch_table = table
         pickler.dump(obj)
