@@ -95,8 +95,10 @@ pub unsafe fn accept_without_lifeline(memory: RawFd, life: RawFd, participant: P
 /// # Safety
 /// As [`accept`].
 pub unsafe fn accept_line(line: &str) -> Result<RawFd> {
-    let damaged = || Error::Damaged { what: "start of a process", detail: "what its parent handed down does not parse" };
-    let numbers: Vec<u32> = line.split(',').map(str::parse).collect::<std::result::Result<_, _>>().map_err(|_| damaged())?;
+    let damaged =
+        || Error::Damaged { what: "start of a process", detail: "what its parent handed down does not parse" };
+    let numbers: Vec<u32> =
+        line.split(',').map(str::parse).collect::<std::result::Result<_, _>>().map_err(|_| damaged())?;
     let [memory, life, lifeline, participant] = numbers[..] else { return Err(damaged()) };
     // SAFETY: what the caller promised.
     unsafe { accept(memory as RawFd, life as RawFd, lifeline as RawFd, Participant::from_bits(participant)) }

@@ -15,11 +15,11 @@
 //! DEATH: a child that dies before it signs leaves a NEWBORN slot whose life byte nobody holds; a fork that fails leaves
 //! the same, since the parent closes its copy. The sweep finds both.
 
+use super::block;
 use super::directory::HELD;
 use super::local::{self, Local};
 use super::participant::Participant;
 use super::session::{exists, known};
-use super::block;
 use crate::{Result, sys};
 use std::cell::UnsafeCell;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

@@ -1,8 +1,8 @@
 //! Where everything lies in the session memory.
 
+use super::directory::Cell;
 use super::lockword::LockWord;
 use super::participant::{SLOTS_MAX, Slot};
-use super::directory::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 pub(super) const MAGIC: u64 = u64::from_le_bytes(*b"polyproc");

@@ -5,8 +5,8 @@
 
 use super::participant::Participant;
 use super::session::Session;
-use crate::sys::memfd;
 use crate::Result;
+use crate::sys::memfd;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};

@@ -21,8 +21,8 @@
 use super::participant::Participant;
 use crate::fault;
 use crate::sys::clock::Deadline;
-use crate::sys::{cpu, signal};
 use crate::sys::futex::{Woken, Word};
+use crate::sys::{cpu, signal};
 use crate::{Error, Result};
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -28,17 +28,17 @@ mod participant;
 mod session;
 mod sweep;
 
+pub(crate) use block::{BlockState, Transit, free_block, is_block, place};
+pub use block::{Lease, MAX_BLOCK, Memory, trim};
 #[cfg(feature = "fault-points")]
 pub use census::{Census, census};
-pub use block::{Lease, MAX_BLOCK, Memory, trim};
-pub(crate) use block::{BlockState, Transit, free_block, is_block, place};
-pub use directory::{Handle, Hold};
 pub(crate) use directory::{
     Cell, CellState, Directory, HELD, Kind, cell, cells_top, create, generation, holding, pin, unpin,
 };
+pub use directory::{Handle, Hold};
+pub use fork::life_descriptor;
 pub use fork::{Birth, prepare_child};
 pub(crate) use local::me;
-pub use fork::life_descriptor;
 pub(crate) use lockword::{Taken, forgive, is_owned_by, owner, release, take, take_from_dead, try_take};
 pub use participant::Participant;
 pub use session::{Descriptors, attach, budget, current, descriptors, exists, id, leave, reserved, set_budget};

@@ -94,7 +94,9 @@ fn create() -> Result<Session> {
         let made = memfd::create(size).and_then(|fd| Ok((memfd::map(fd.as_fd(), size)?, fd)));
         match made {
             Ok((base, fd)) => break (fd, base),
-            Err(e) if size > SMALLEST && matches!(e.raw_os_error(), Some(libc::ENOMEM | libc::EFBIG | libc::EINVAL)) => {
+            Err(e)
+                if size > SMALLEST && matches!(e.raw_os_error(), Some(libc::ENOMEM | libc::EFBIG | libc::EINVAL)) =>
+            {
                 size /= 2;
             }
             Err(e) => return Err(e),
@@ -306,8 +308,7 @@ impl Session {
                 Some(index) => index,
                 None if top < self.layout.slots => {
                     // ORDER: Relaxed; whoever races here meets again at the life descriptor's lock below.
-                    let _ =
-                        header.slots_top.compare_exchange(top, top + 1, Ordering::Relaxed, Ordering::Relaxed);
+                    let _ = header.slots_top.compare_exchange(top, top + 1, Ordering::Relaxed, Ordering::Relaxed);
                     continue;
                 }
                 None if super::sweep::sweep_dead() > 0 => continue,
@@ -333,8 +334,15 @@ impl Session {
                 Participant::NOBODY => Participant::new(index, 0),
                 next => next,
             };
-            if slot.identity.compare_exchange(identity, super::participant::NEWBORN | participant.bits(),
-                Ordering::AcqRel, Ordering::Relaxed).is_err()
+            if slot
+                .identity
+                .compare_exchange(
+                    identity,
+                    super::participant::NEWBORN | participant.bits(),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
+                .is_err()
             {
                 continue;
             }

@@ -7,10 +7,10 @@
 //! the ring's lock. Then everything else. The slot's new identity is the last store: until then the dead keeps its name.
 
 use super::directory::{Directory, HELD, Kind, PASSING};
+use super::local;
 use super::lockword::{self, LockWord};
 use super::participant::{FREE, NEWBORN, Participant, STATE};
 use super::session::{Session, exists, known};
-use super::local;
 use crate::sys::clock::Deadline;
 use crate::sys::{life, proc};
 use crate::{fault, kinds};

@@ -88,9 +88,11 @@ impl Barrier {
     pub fn enter(&self, deadline: Deadline) -> Result<Arrival> {
         let monitor = self.monitor();
         loop {
-            signal::wait_for_takers(&monitor.signal, self.hold.handle().cell, deadline, || match monitor.peek(STATE) {
-                FILLING => monitor.peek(INSIDE) < monitor.peek(PARTIES),
-                state => state == BROKEN,
+            signal::wait_for_takers(&monitor.signal, self.hold.handle().cell, deadline, || {
+                match monitor.peek(STATE) {
+                    FILLING => monitor.peek(INSIDE) < monitor.peek(PARTIES),
+                    state => state == BROKEN,
+                }
             })?;
             let entered = self.change(|words, count| match words[STATE] {
                 BROKEN => Err(Error::BrokenBarrier),

@@ -86,8 +86,7 @@ impl Condition {
         let ticket = ticket.0;
         let good = |permits: u32, limit: u32| permits > 0 && (limit.wrapping_sub(ticket) as i32) > 0;
         loop {
-            let outcome =
-                signal::wait(&monitor.signal, deadline, || good(monitor.peek(PERMITS), monitor.peek(LIMIT)));
+            let outcome = signal::wait(&monitor.signal, deadline, || good(monitor.peek(PERMITS), monitor.peek(LIMIT)));
             let timed_out = match outcome {
                 Ok(()) => false,
                 Err(Error::TimedOut) => true,

@@ -104,12 +104,7 @@ impl<const N: usize> Monitor<N> {
     }
 
     /// Changes the words and the count of a dead participant, after finishing what it had begun.
-    pub(crate) fn change_for_dead(
-        &self,
-        cell: u32,
-        dead: Participant,
-        change: impl FnOnce(&mut [u32; N], &mut u32),
-    ) {
+    pub(crate) fn change_for_dead(&self, cell: u32, dead: Participant, change: impl FnOnce(&mut [u32; N], &mut u32)) {
         shm::take_from_dead(&self.lock, dead);
         self.change_as(cell, dead, change);
         super::signal::wake_all(&self.signal);

@@ -46,7 +46,12 @@ pub fn wait(word: &impl Word, deadline: Deadline, come: impl FnMut() -> bool) ->
 ///
 /// # Errors
 /// As [`wait`].
-pub(crate) fn wait_for_takers(word: &impl Word, cell: u32, deadline: Deadline, come: impl FnMut() -> bool) -> Result<()> {
+pub(crate) fn wait_for_takers(
+    word: &impl Word,
+    cell: u32,
+    deadline: Deadline,
+    come: impl FnMut() -> bool,
+) -> Result<()> {
     wait_in_slices(word, deadline, FIRST_SLICE, come, || shm::look_after_takers(cell))
 }
 
@@ -132,9 +137,7 @@ fn wake(word: &impl Word, mut seen: u32, count: u32) {
 /// Makes every sleeper look again, whatever the flag says.
 pub fn wake_all(word: &impl Word) {
     let mut seen = word.load(Ordering::Relaxed);
-    while let Err(now) =
-        word.compare_exchange(seen, seen.wrapping_add(STEP), Ordering::SeqCst, Ordering::Relaxed)
-    {
+    while let Err(now) = word.compare_exchange(seen, seen.wrapping_add(STEP), Ordering::SeqCst, Ordering::Relaxed) {
         seen = now;
     }
     word.wake(u32::MAX);

@@ -22,8 +22,9 @@ pub fn create() -> Result<OwnedFd> {
 pub fn add(set: impl AsFd, source: impl AsFd, number: u64) -> Result<()> {
     let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: number };
     // SAFETY: the event outlives the call, which copies it.
-    let outcome =
-        unsafe { libc::epoll_ctl(set.as_fd().as_raw_fd(), libc::EPOLL_CTL_ADD, source.as_fd().as_raw_fd(), &mut event) };
+    let outcome = unsafe {
+        libc::epoll_ctl(set.as_fd().as_raw_fd(), libc::EPOLL_CTL_ADD, source.as_fd().as_raw_fd(), &mut event)
+    };
     if outcome < 0 { Err(Error::last("epoll_ctl")) } else { Ok(()) }
 }
 
@@ -31,8 +32,9 @@ pub fn add(set: impl AsFd, source: impl AsFd, number: u64) -> Result<()> {
 pub fn has(set: impl AsFd, source: impl AsFd, number: u64) -> bool {
     let mut event = libc::epoll_event { events: libc::EPOLLIN as u32, u64: number };
     // SAFETY: the event outlives the call, which copies it.
-    let outcome =
-        unsafe { libc::epoll_ctl(set.as_fd().as_raw_fd(), libc::EPOLL_CTL_MOD, source.as_fd().as_raw_fd(), &mut event) };
+    let outcome = unsafe {
+        libc::epoll_ctl(set.as_fd().as_raw_fd(), libc::EPOLL_CTL_MOD, source.as_fd().as_raw_fd(), &mut event)
+    };
     outcome == 0
 }
 
@@ -40,12 +42,7 @@ pub fn has(set: impl AsFd, source: impl AsFd, number: u64) -> bool {
 pub fn remove(set: impl AsFd, source: impl AsFd) -> Result<()> {
     // SAFETY: the event is not looked at for this operation.
     let outcome = unsafe {
-        libc::epoll_ctl(
-            set.as_fd().as_raw_fd(),
-            libc::EPOLL_CTL_DEL,
-            source.as_fd().as_raw_fd(),
-            std::ptr::null_mut(),
-        )
+        libc::epoll_ctl(set.as_fd().as_raw_fd(), libc::EPOLL_CTL_DEL, source.as_fd().as_raw_fd(), std::ptr::null_mut())
     };
     if outcome < 0 { Err(Error::last("epoll_ctl")) } else { Ok(()) }
 }

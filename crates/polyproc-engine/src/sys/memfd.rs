@@ -1,9 +1,9 @@
 //! An anonymous file of memory: made, sealed, mapped, reserved and given back page by page.
 
 use crate::{Error, Result};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Makes a memfd of `size` bytes that can neither shrink nor grow. Its pages come into being when they are touched.
 pub fn create(size: u64) -> Result<OwnedFd> {

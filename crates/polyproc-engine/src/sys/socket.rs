@@ -94,10 +94,10 @@ pub fn send_descriptor(fd: impl AsFd, descriptor: BorrowedFd<'_>) -> Result<()> 
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     let descriptors = [descriptor];
     ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
-    rustix::net::sendmsg(fd, &[IoSlice::new(&[2])], &mut ancillary, SendFlags::NOSIGNAL)
-        .map(drop)
-        .map_err(|e| match e {
+    rustix::net::sendmsg(fd, &[IoSlice::new(&[2])], &mut ancillary, SendFlags::NOSIGNAL).map(drop).map_err(
+        |e| match e {
             rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET => Error::BrokenPipe,
             e => Error::os("sendmsg", e),
-        })
+        },
+    )
 }
