@@ -83,7 +83,7 @@ _started: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
 _ended: dict[Any, int] = {}
 _MOST_ENDED = 64
 
-_thread = util.ForkAwareLocal()  # type: ignore[attr-defined]
+_thread = util.ForkAwareLocal()
 
 
 class LaneConnection:
@@ -374,7 +374,8 @@ def name_of(shared: Any) -> bytes:
 def unsent(share: Callable[[], Any]) -> Any:
     """Calls what names objects of the engine that are being sent, although the names travel by other means."""
     before = context.get_spawning_popen()
-    context.set_spawning_popen(_NoChild())
+    stand_in: Any = _NoChild()
+    context.set_spawning_popen(stand_in)
     try:
         return share()
     finally:

@@ -46,7 +46,8 @@ _PATIENCE = 0.05
 _MOST_LOGS = 1024
 
 #: Iterators over objects in memory.
-_ITERATORS = tuple(type(each) for each in (iter({}), iter({}.values()), iter({}.items()), iter([]), reversed([])))
+_NONE: dict[int, int] = {}
+_ITERATORS = (type(iter(_NONE)), type(iter(_NONE.values())), type(iter(_NONE.items())), type(iter([0])), type(reversed([0])))
 
 
 class Client:
@@ -205,7 +206,7 @@ class LaneServer:
 
     def _dispatch(self) -> None:
         """Serves all requests that cannot block, of all clients."""
-        _thread.direct = _Direct(self)  # type: ignore[attr-defined]
+        _thread.direct = _Direct(self)
         get, decode = self._requests._get_bytes, _polyproc.decode_plain
         objects, quick, logs = self.id_to_obj, self.quick_types, self._logs
         clients = self._clients
@@ -374,7 +375,7 @@ class LaneServer:
                 rident, rexposed = self.create(None, typeid, result)
                 from .managers import Token
 
-                return "#PROXY", (rexposed, Token(typeid, self.address, rident))  # type: ignore[arg-type]
+                return "#PROXY", (rexposed, Token(typeid, self.address, rident))
             return "#RETURN", result
         except Exception:
             return "#TRACEBACK", format_exc()
@@ -449,7 +450,7 @@ class LaneServer:
             except RuntimeError:
                 continue
             self._dead_holders[ident] = client.pid or 0
-            util.sub_warning(  # type: ignore[attr-defined]
+            util.sub_warning(
                 "%s (pid %s) ended while it held %r, which is released", client.name, client.pid, obj
             )
 

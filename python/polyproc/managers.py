@@ -24,14 +24,14 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from . import _lanes, _shared_dict, connection, util
+from . import _lanes, _shared_dict, connection, process, util
 from ._borrowed import reroot
 from ._lanes import ManagerDiedError
 from ._manager_server import LaneServer
 
 if TYPE_CHECKING:
     from multiprocessing.managers import *
-    from multiprocessing.managers import Namespace, RemoteError, Server, SharedMemoryServer, Token, Value  # noqa: F401
+    from multiprocessing.managers import Namespace, RemoteError, Server, Token  # noqa: F401
 else:
     reroot(globals())
 
@@ -43,16 +43,19 @@ _listener_client: dict[str, Any] = globals()["listener_client"]
 _convert_to_error: Any = globals()["convert_to_error"]
 _State: Any = globals()["State"]
 _StandardServer: Any = globals()["Server"]
+_DictProxy: Any = globals()["DictProxy"]
+_dispatch: Any = globals()["dispatch"]
+_Value: Any = globals()["Value"]
 
 
 # ------------------------------------------------------------------------------------------------ the server
 
 
-class Server(LaneServer, _StandardServer):  # type: ignore[no-redef]
+class Server(LaneServer, _StandardServer):  # type: ignore[no-redef, misc]
     """Serves the objects of a manager: ``BaseManager.get_server().serve_forever()``."""
 
     public = [*_StandardServer.public, "open_lane", "open_replica", "refill_replica"]
-    quick_types = frozenset({dict, list, set, Namespace, Value, array.array})
+    quick_types = frozenset({dict, list, set, Namespace, _Value, array.array})
     quick_factories = frozenset({_Array})
 
     def __init__(self, registry: Any, address: Any, authkey: Any, serializer: str) -> None:
@@ -133,10 +136,10 @@ _listener_client["pickle"] = (_listener_client["pickle"][0], _lanes.connect)
 def _connect(self: Any) -> None:
     fresh = self._Client(self._token.address, authkey=self._authkey)
     if not hasattr(fresh, "call"):
-        name = process.current_process().name  # noqa: F821
+        name = process.current_process().name
         if threading.current_thread() is not threading.main_thread():
             name += "|" + threading.current_thread().name
-        dispatch(fresh, None, "accept_connection", (name,))  # noqa: F821
+        _dispatch(fresh, None, "accept_connection", (name,))
         fresh = _lanes.SocketConnection(fresh, self._token.address)
     self._tls.connection = fresh
 
@@ -180,7 +183,7 @@ def _other_reply(self: Any, kind: str, result: Any) -> Any:
     if kind == "#PROXY":
         exposed, token = result
         manager = self._manager
-        registry = (manager if manager is not None else SyncManager)._registry  # type: ignore[attr-defined]
+        registry = _registry_of(manager if manager is not None else SyncManager)
         token.address = self._token.address
         proxy = registry[token.typeid][-1](
             token, self._serializer, manager=manager, authkey=self._authkey, exposed=exposed
@@ -193,13 +196,17 @@ def _other_reply(self: Any, kind: str, result: Any) -> Any:
         del result  # break reference cycle
 
 
+def _registry_of(manager: Any) -> Any:
+    return manager._registry
+
+
 def _release(proxy: Any, token: Any) -> None:
     """Takes back the reference that the server made for a proxy that has its own now."""
     if proxy._serializer == "pickle":
         _lanes.release(token.address, proxy._authkey, token.id)
         return
     stream = proxy._Client(token.address, authkey=proxy._authkey)
-    dispatch(stream, None, "decref", (token.id,))  # noqa: F821
+    _dispatch(stream, None, "decref", (token.id,))
 
 
 def _decref(token: Any, authkey: bytes, state: Any, tls: Any, idset: Any, client: Any) -> None:
@@ -210,7 +217,7 @@ def _decref(token: Any, authkey: bytes, state: Any, tls: Any, idset: Any, client
                 _lanes.release(token.address, authkey, token.id)
             else:
                 stream = client(token.address, authkey=authkey)
-                dispatch(stream, None, "decref", (token.id,))  # noqa: F821
+                _dispatch(stream, None, "decref", (token.id,))
         except Exception as error:
             util.debug("decref of %s failed: %s", token.id, error)
     if not idset and hasattr(tls, "connection"):
@@ -255,7 +262,6 @@ def _ask_server(self: Any, name: str) -> Any:
 
 for _name, _value in vars(_shared_dict.DictMethods).items():
     if callable(_value) or _name in ("_replica", "_uses"):
-        setattr(DictProxy, _name, _value)
-_DictProxy: Any = DictProxy
+        setattr(_DictProxy, _name, _value)
 _DictProxy._open_replica = _open_replica
 _DictProxy._refill_replica = _refill_replica

@@ -31,12 +31,17 @@ if TYPE_CHECKING:
     from multiprocessing.shared_memory import SharedMemory as _SharedMemory
 
     _SHM_NAME_PREFIX = "/psm_"
-    _USE_POSIX = True
+    _mmap: Any
+    _posixshmem: Any
+    _Items = _ShareableList[Any]
 else:
     _SharedMemory = SharedMemory  # noqa: F821
-    _ShareableList = ShareableList  # noqa: F821
+    _Items = ShareableList  # noqa: F821
+    _mmap = mmap.mmap  # noqa: F821
 
 __all__ = ["ShareableList", "SharedMemory"]
+
+_MODE = 0o600
 
 #: Where Linux keeps the blocks.
 DIRECTORY = "/dev/shm"
@@ -92,6 +97,8 @@ class SharedMemory(_SharedMemory):
     """
 
     _track = True
+    _name: str
+    _fd: int
     _size: int
 
     def __init__(self, name: str | None = None, create: bool = False, size: int = 0, *, track: bool | None = None) -> None:
@@ -117,12 +124,12 @@ class SharedMemory(_SharedMemory):
             if create and size:
                 _reserve(self._fd, size)
             self._size = os.fstat(self._fd).st_size
-            self._mmap = mmap.mmap(self._fd, self._size)  # type: ignore[name-defined] # noqa: F821
+            self._mmap = _mmap(self._fd, self._size)
         except BaseException:
             os.close(self._fd)
             self._fd = -1
             if create:
-                _posixshmem.shm_unlink(self._name)  # type: ignore[name-defined] # noqa: F821
+                _posixshmem.shm_unlink(self._name)
             raise
         self._buf = memoryview(self._mmap)
         if self._track:
@@ -132,14 +139,14 @@ class SharedMemory(_SharedMemory):
 
     def _open(self, name: str | None) -> None:
         if name is not None:
-            path = f"/{name}" if self._prepend_leading_slash else name
-            self._fd = _posixshmem.shm_open(path, self._flags, mode=self._mode)  # type: ignore[name-defined] # noqa: F821
+            path = f"/{name}" if getattr(self, "_prepend_leading_slash", True) else name
+            self._fd = _posixshmem.shm_open(path, self._flags, mode=getattr(self, "_mode", _MODE))
             self._name = path
             return
         while True:
             path = _make_filename()
             try:
-                self._fd = _posixshmem.shm_open(path, self._flags, mode=self._mode)  # type: ignore[name-defined] # noqa: F821
+                self._fd = _posixshmem.shm_open(path, self._flags, mode=getattr(self, "_mode", _MODE))
             except FileExistsError:
                 continue
             self._name = path
@@ -155,12 +162,12 @@ class SharedMemory(_SharedMemory):
         """
         if not self._name:
             return
-        _posixshmem.shm_unlink(self._name)  # type: ignore[name-defined] # noqa: F821
+        _posixshmem.shm_unlink(self._name)
         _untrack(self._name)
         _created.discard(self._name)
 
 
-class ShareableList(_ShareableList):
+class ShareableList(_Items):
     """A list of fixed length in a block: ints, floats, bools, strings, bytes and None.
 
     A string or bytes can later be replaced by one that is no longer than the room that the first one was given.
