@@ -48,6 +48,7 @@ UNSAFE_MAY_STAND = (
     # The Rust face: data of the user's in shared memory, what may lie there, and functions that start in another process.
     "crates/polyproc/src/lock.rs",
     "crates/polyproc/src/plain.rs",
+    "crates/polyproc/src/shared.rs",
     "crates/polyproc/src/start.rs",
     "crates/polyproc/src/task.rs",
     "crates/polyproc/tests/",

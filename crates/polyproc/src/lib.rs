@@ -27,7 +27,8 @@
 //!   ([`TaskError`]): a panic, a signal, an early exit. What the function itself returns is never mixed with that.
 //! * [`Pool`]: processes that work through many tasks, with a deadline and retries for each if you like.
 //! * [`Queue`]: any number put, any number get. [`pipe`]: two ends, each of which learns when the other is gone.
-//! * [`Lock`], with data in shared memory that every process sees; [`Event`], [`Semaphore`], [`Condition`], [`Barrier`].
+//! * [`Lock`], with data in shared memory that every process sees; [`Shared`] atomics and a [`SharedSlice`] that need no
+//!   lock; [`Event`], [`Semaphore`], [`Condition`], [`Barrier`].
 //!
 //! All of these are handles: give them to a process as arguments, or send them to one that already runs.
 //!
@@ -64,6 +65,7 @@ mod plain;
 pub mod pool;
 mod process;
 mod queue;
+mod shared;
 mod start;
 mod sync;
 mod task;
@@ -86,9 +88,15 @@ pub use polyproc_macros::main;
 pub use pool::Pool;
 pub use process::{Builder, Process};
 pub use queue::{EncodesAs, Queue};
+pub use shared::{Shared, SharedCell, SharedSlice};
 pub use start::start;
 pub use sync::{Barrier, Condition, Event, Permit, Semaphore};
 pub use task::Task;
 
 #[doc(hidden)]
 pub use start::run_main;
+
+/// The example of the README, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -84,6 +84,67 @@ pub fn channel<T>() -> Result<(Sender<T>, Receiver<T>)> {
     Ok((Sender { end: Line::new(writes), types: PhantomData }, Receiver { end: Line::new(reads), types: PhantomData }))
 }
 
+/// An open file, socket, or whatever has a descriptor, on its way to another process: as an argument of a
+/// [`Process`](crate::Process), or through a pipe. What arrives is a descriptor of the same open file.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Process, pipe::Descriptor};
+/// use std::io::{Read, Seek, Write};
+///
+/// fn write(file: Descriptor) -> bool {
+///     std::fs::File::from(file.into_owned()).write_all(b"written by another process").is_ok()
+/// }
+///
+/// # let path = std::env::temp_dir().join(format!("polyproc-doc-{}", std::process::id()));
+/// # let open = || std::fs::File::options().read(true).write(true).create(true).open(&path);
+/// let mut file = open()?;
+/// # std::fs::remove_file(&path)?;
+/// assert!(Process::spawn(write, (Descriptor::new(file.try_clone()?),))?.join().unwrap());
+/// let mut text = String::new();
+/// file.rewind()?;
+/// file.read_to_string(&mut text)?;
+/// assert_eq!(text, "written by another process");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Descriptor(OwnedFd);
+
+impl Descriptor {
+    /// The descriptor of a file, a socket, or the like.
+    pub fn new(descriptor: impl Into<OwnedFd>) -> Descriptor {
+        Descriptor(descriptor.into())
+    }
+
+    /// The descriptor, to be made into a file, a socket, or the like again.
+    pub fn into_owned(self) -> OwnedFd {
+        self.0
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Serialize for Descriptor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        use serde::ser::Error as _;
+        match wire::pack_descriptor(self.0.try_clone().map_err(S::Error::custom)?) {
+            Some(number) => number.serialize(serializer),
+            None => Err(S::Error::custom("a descriptor travels only in the messages of polyproc")),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Descriptor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Descriptor, D::Error> {
+        let number = u32::deserialize(deserializer)?;
+        wire::unpack_descriptor(number).map(Descriptor).ok_or_else(|| wire::refuse(&"a descriptor did not arrive"))
+    }
+}
+
 /// An end without types.
 struct Line {
     end: Engine,
@@ -103,10 +164,14 @@ impl Line {
                 Ok(encoded) => encoded,
                 Err(error) => return (Vec::new(), Err(error)),
             };
+            if luggage.descriptors.len() >= usize::from(Parcel::MOST_KIND) {
+                let detail = format!("it has more than {} descriptors", Parcel::MOST_KIND - 1);
+                return (bytes, Err(Error::Encode { type_name: std::any::type_name::<T>(), detail }));
+            }
             let handles = luggage.handles();
             let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
             // The kind of a message is the number of descriptors that follow it.
-            let count = luggage.descriptors.len().min(usize::from(Parcel::MOST_KIND) - 1) as u8;
+            let count = luggage.descriptors.len() as u8;
             let outcome = Parcel::new(count, &bytes).and_then(|mut parcel| {
                 parcel.set_references(&handles);
                 wire::again(|| self.end.send(&mut parcel, deadline))?;
@@ -133,7 +198,7 @@ impl Line {
         for hold in self.end.rings() {
             wire::pack_along(hold);
         }
-        let number = wire::pack_descriptor(socket);
+        let number = wire::pack_descriptor(socket).unwrap_or(u32::MAX);
         (Named(self), number).serialize(serializer)
     }
 

@@ -155,7 +155,7 @@ impl Pool {
         let begins = head.len();
         let (record, luggage) = wire::encode(arguments, head)?;
         if !luggage.descriptors.is_empty() {
-            let detail = "the end of a pipe cannot go to a pool: give it to a Process".to_owned();
+            let detail = "a descriptor, or the end of a pipe, cannot go to a pool: give it to a Process".to_owned();
             return Err(crate::Error::Encode { type_name: std::any::type_name::<A>(), detail });
         }
         let id = self.desk.submit(Waiting { record, begins, luggage, attempts: 0 });

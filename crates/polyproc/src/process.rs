@@ -1,6 +1,6 @@
 //! Processes that run one function.
 
-use crate::start::{self, Call, kind};
+use crate::start::{self, Call, Surroundings, kind};
 use crate::task::{self, Place, Task};
 use crate::wire;
 use crate::{Error, Identity, Result, TaskError};
@@ -11,9 +11,11 @@ use polyproc_engine::sys::signal;
 use polyproc_engine::{Deadline, Error as EngineError, Participant};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::ffi::OsString;
 use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// A process that runs one function, as a [thread](std::thread) does, but can crash, leak, or be killed, alone.
@@ -54,6 +56,7 @@ pub struct Process<R> {
 #[must_use = "a builder starts nothing until spawn is called"]
 pub struct Builder {
     name: Option<String>,
+    surroundings: Surroundings,
 }
 
 impl Builder {
@@ -61,6 +64,39 @@ impl Builder {
     /// is called after its function.
     pub fn name(mut self, name: impl Into<String>) -> Builder {
         self.name = Some(name.into());
+        self
+    }
+
+    /// Sets a variable of its environment, which is otherwise as it was when the zygote was forked, first thing in `main`.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    /// let child = Process::builder().env("LANG", "C").spawn(|| std::env::var("LANG").unwrap(), ())?;
+    /// assert_eq!(child.join().unwrap(), "C");
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Builder {
+        self.surroundings.environment.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Removes a variable from its environment.
+    pub fn env_remove(mut self, name: impl Into<OsString>) -> Builder {
+        self.surroundings.environment.push((name.into(), None));
+        self
+    }
+
+    /// The directory in which it begins, instead of this process's.
+    pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Builder {
+        self.surroundings.directory = Some(directory.into());
+        self
+    }
+
+    /// Makes it the leader of a process group of its own: what the terminal sends to the program, Ctrl-C above all, does not
+    /// reach it.
+    pub fn process_group(mut self) -> Builder {
+        self.surroundings.group = true;
         self
     }
 
@@ -96,7 +132,9 @@ impl Builder {
         let results = Queue::new(0)?;
         let request = zygote::prepare()?;
         results.hold().share_with(request.participant());
-        let call = Call { place, results: results.hold().handle().to_bytes(), arguments_follow: true };
+        let results_name = results.hold().handle().to_bytes();
+        let surroundings = self.surroundings;
+        let call = Call { place, results: results_name, arguments_follow: true, surroundings };
         let (head, _) = wire::encode(&call, Vec::new())?;
         let start = head.len();
         let (mut task, luggage) = wire::encode(&arguments, head)?;

@@ -149,7 +149,8 @@ impl<T> Queue<T> {
                 Err(error) => return (Vec::new(), Err(error)),
             };
             if !luggage.descriptors.is_empty() {
-                let detail = "the end of a pipe cannot go through a queue: send it through a pipe".to_owned();
+                let detail =
+                    "a descriptor, or the end of a pipe, cannot go through a queue: send it through a pipe".to_owned();
                 return (bytes, Err(Error::Encode { type_name: std::any::type_name::<V>(), detail }));
             }
             let handles = luggage.handles();

@@ -4,12 +4,15 @@ use crate::task::{Place, Run};
 use crate::wire::{self, Luggage};
 use polyproc_engine::channel::{Parcel, Queue};
 use polyproc_engine::process::zygote::{self, Called};
+use polyproc_engine::sys::proc;
 use polyproc_engine::{Deadline, Handle, shm};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 /// The kinds of message between a process and the one that asked for it.
@@ -34,6 +37,40 @@ pub(crate) struct Call {
     /// The queue for the result.
     pub results: [u8; 16],
     pub arguments_follow: bool,
+    pub surroundings: Surroundings,
+}
+
+/// What is to be different in the process from how the zygote had it.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Surroundings {
+    /// Variables of the environment: set, or, without a value, removed.
+    pub environment: Vec<(OsString, Option<OsString>)>,
+    /// Instead of the working directory of whoever asks.
+    pub directory: Option<PathBuf>,
+    /// In a process group of its own.
+    pub group: bool,
+}
+
+impl Surroundings {
+    /// Sets this process up.
+    fn apply(&self) -> std::io::Result<()> {
+        for (name, value) in &self.environment {
+            // SAFETY: this process has one thread yet.
+            unsafe {
+                match value {
+                    Some(value) => std::env::set_var(name, value),
+                    None => std::env::remove_var(name),
+                }
+            }
+        }
+        if let Some(directory) = &self.directory {
+            std::env::set_current_dir(directory)?;
+        }
+        if self.group {
+            proc::lead_group()?;
+        }
+        Ok(())
+    }
 }
 
 /// Forks the zygote, from which all processes are then forked: to be called first thing in `main`, before there is another
@@ -139,6 +176,10 @@ fn begin_checked(called: Called) -> crate::Result<i32> {
         }
         usual(info);
     }));
+    if let Err(error) = call.surroundings.apply() {
+        refused(results, &format!("the process could not be set up: {error}"))?;
+        return Ok(1);
+    }
     let long;
     let arguments = if call.arguments_follow {
         rest
@@ -195,7 +236,8 @@ pub(crate) enum Ran {
 pub(crate) fn run(code: Run, arguments: &[u8], descriptors: Vec<OwnedFd>) -> Ran {
     match panic::catch_unwind(AssertUnwindSafe(|| code(arguments, descriptors))) {
         Ok(Ok((_, luggage))) if !luggage.0.descriptors.is_empty() => Ran::Refused(
-            "the end of a pipe cannot be a result: pass it as an argument, or send it through a pipe".to_owned(),
+            "a descriptor, or the end of a pipe, cannot be a result: pass it as an argument, or send it through a pipe"
+                .to_owned(),
         ),
         Ok(Ok((bytes, luggage))) => Ran::Returned(bytes, luggage.0),
         Ok(Err(error)) => Ran::Refused(error.to_string()),

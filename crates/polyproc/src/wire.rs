@@ -144,14 +144,13 @@ pub(crate) fn pack_along(hold: Hold) {
     });
 }
 
-/// Puts a descriptor in the luggage; gives its number there.
-pub(crate) fn pack_descriptor(descriptor: OwnedFd) -> u32 {
-    PACKING.with(|packing| match packing.borrow_mut().as_mut() {
-        Some(luggage) => {
-            luggage.descriptors.push(descriptor);
-            luggage.descriptors.len() as u32 - 1
-        }
-        None => u32::MAX,
+/// Puts a descriptor in the luggage; gives its number there. `None` outside of an encoding.
+pub(crate) fn pack_descriptor(descriptor: OwnedFd) -> Option<u32> {
+    PACKING.with(|packing| {
+        let mut packing = packing.borrow_mut();
+        let luggage = packing.as_mut()?;
+        luggage.descriptors.push(descriptor);
+        Some(luggage.descriptors.len() as u32 - 1)
     })
 }
 

@@ -1,9 +1,11 @@
 //! Queues, pipes, locks and the rest between processes that run.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use polyproc::pipe::{self, End, Receiver, Sender};
-use polyproc::{Barrier, Condition, Error, Event, Lock, Process, Queue, Semaphore};
+use polyproc::pipe::{self, Descriptor, End, Receiver, Sender};
+use polyproc::{Barrier, Condition, Error, Event, Lock, Process, Queue, Semaphore, Shared};
 use serde::{Deserialize, Serialize};
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -201,4 +203,44 @@ fn one_of_all_is_the_last_at_each_meeting() {
     let children: Vec<_> = (0..3).map(|_| Process::spawn(meet, (meeting.clone(), 50)).unwrap()).collect();
     let last: u32 = children.into_iter().map(|child| child.join().unwrap()).sum();
     assert_eq!(last, 50);
+}
+
+fn read_all(files: Receiver<(String, Descriptor, Descriptor)>) -> Vec<String> {
+    let mut texts = Vec::new();
+    while let Ok((name, one, two)) = files.receive() {
+        let texts_of = [one, two].map(|file| std::io::read_to_string(std::fs::File::from(file.into_owned())).unwrap());
+        texts.push(format!("{name}: {}", texts_of.join(" ")));
+    }
+    texts
+}
+
+#[test]
+fn descriptors_travel_with_their_message() {
+    let (sender, receiver) = pipe::channel().unwrap();
+    let child = Process::spawn(read_all, (receiver,)).unwrap();
+    for number in 0..3 {
+        let files = ["a", "b"].map(|text| {
+            let (reader, mut writer) = std::io::pipe().unwrap();
+            writer.write_all(format!("{text}{number}").as_bytes()).unwrap();
+            Descriptor::new(reader)
+        });
+        let [one, two] = files;
+        sender.send(&(format!("pair {number}"), one, two)).unwrap();
+    }
+    drop(sender);
+    assert_eq!(child.join().unwrap(), ["pair 0: a0 b0", "pair 1: a1 b1", "pair 2: a2 b2"]);
+}
+
+fn add_one(cells: Shared<[AtomicU32; 100]>) {
+    for cell in cells.iter() {
+        cell.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn atomics_are_shared() {
+    let cells = Shared::new([const { AtomicU32::new(5) }; 100]).unwrap();
+    let children: Vec<_> = (0..3).map(|_| Process::spawn(add_one, (cells.clone(),)).unwrap()).collect();
+    children.into_iter().for_each(|child| child.join().unwrap());
+    assert!(cells.iter().all(|cell| cell.load(Ordering::Relaxed) == 8));
 }

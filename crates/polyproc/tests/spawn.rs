@@ -138,3 +138,23 @@ fn the_end_of_a_pipe_does_not_fit_through_a_queue() {
     let queue = Queue::unbounded().unwrap();
     assert!(Process::spawn(send_it_back, (queue,)).unwrap().join().unwrap());
 }
+
+fn surroundings() -> (Option<String>, Option<String>, std::path::PathBuf, bool) {
+    let value = |name| std::env::var(name).ok();
+    let status = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let group: u32 = status.rsplit(')').next().unwrap().split_whitespace().nth(2).unwrap().parse().unwrap();
+    (value("POLYPROC_TEST_A"), value("PATH"), std::env::current_dir().unwrap(), group == std::process::id())
+}
+
+#[test]
+fn a_process_has_the_surroundings_that_were_asked_for() {
+    let _turn = turn();
+    let builder = Process::builder().env("POLYPROC_TEST_A", "1").env_remove("PATH").current_dir("/").process_group();
+    let found = builder.spawn(surroundings, ()).unwrap().join().unwrap();
+    assert_eq!(found, (Some("1".to_owned()), None, "/".into(), true));
+    let (a, path, _, leads) = Process::spawn(surroundings, ()).unwrap().join().unwrap();
+    assert!(a.is_none() && path.is_some() && !leads);
+
+    let error = Process::builder().current_dir("/no such folder").spawn(surroundings, ()).unwrap().join().unwrap_err();
+    assert!(error.to_string().contains("could not be set up"), "{error}");
+}

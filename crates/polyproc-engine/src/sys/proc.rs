@@ -87,6 +87,11 @@ pub fn set_name(name: &str) {
     unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
 }
 
+/// Makes this process the leader of a process group of its own.
+pub fn lead_group() -> std::io::Result<()> {
+    rustix::process::setpgid(None, None).map_err(Into::into)
+}
+
 /// A descriptor of the working directory.
 pub fn directory() -> crate::Result<std::os::fd::OwnedFd> {
     use rustix::fs::{Mode, OFlags};
