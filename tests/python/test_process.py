@@ -487,3 +487,22 @@ def test_a_user_fork_in_a_process_with_children_is_harmless(start: Callable[...,
     assert child.is_alive()
     os.close(reader)
     os.close(writer)
+
+
+def test_a_program_that_closes_all_descriptors_can_still_start_children() -> None:
+    code = (
+        "import os, polyproc as mp\n"
+        "lock, queue = mp.Lock(), mp.Queue()\n"
+        "def work(number):\n"
+        "    with lock: queue.put(number)\n"
+        "first = mp.Process(target=work, args=(1,)); first.start(); first.join()\n"
+        "os.closerange(3, 256)\n"
+        "mine = [os.open('/dev/null', os.O_RDONLY) for _ in range(20)]\n"
+        "before = [os.fstat(fd).st_rdev for fd in mine]\n"
+        "second = mp.Process(target=work, args=(2,)); second.start(); second.join()\n"
+        "assert [os.fstat(fd).st_rdev for fd in mine] == before\n"
+        "print(queue.get(), queue.get(), first.exitcode, second.exitcode)\n"
+    )
+    environment = os.environ | {"POLYPROC_START_METHOD": "fork"}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    assert (told.stdout, told.stderr) == ("1 2 0 0\n", "")

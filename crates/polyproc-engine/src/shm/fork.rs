@@ -101,13 +101,12 @@ extern "C" fn in_child() {
     }
     match local.newborn.take() {
         Some((me, life)) => {
-            // Dropping the old descriptor closes only our copy of the parent's.
-            local.life = Some(life);
+            drop_life(local.life.replace(life));
             local::rename(me);
             known().sign(me);
         }
         None => {
-            local.life = None;
+            drop_life(local.life.take());
             local::rename(Participant::NOBODY);
         }
     }
@@ -118,7 +117,12 @@ extern "C" fn in_child() {
 #[cold]
 pub(super) fn sign_in_late() -> Participant {
     let session = known();
-    let (me, life) = match session.reserve_slot(Participant::NOBODY) {
+    let reserved = match session.reserve_slot(Participant::NOBODY) {
+        Ok((me, life)) => Ok((me, Some(life))),
+        // A program that closes all its descriptors to become a daemon closes the session's as well.
+        Err(_) => session.sign_without_life().map(|me| (me, None)),
+    };
+    let (me, life) = match reserved {
         Ok(reserved) => reserved,
         Err(error) => {
             // Without a name no lock could be taken safely. There is no one to return this to.
@@ -132,11 +136,20 @@ pub(super) fn sign_in_late() -> Participant {
             session.holding(me.index(), cell).store(HELD, Ordering::Release);
             block::mark_shared(cell);
         }
-        local.life = Some(life);
+        drop_life(std::mem::replace(&mut local.life, life));
     }
     local::rename(me);
     session.sign(me);
     me
+}
+
+/// Closes our copy of a life descriptor; unless the program has closed it, so that its number may be another file.
+fn drop_life(life: Option<OwnedFd>) {
+    if let Some(life) = life
+        && !known().is_memory(&life)
+    {
+        std::mem::forget(life);
+    }
 }
 
 /// Moves this process to another place in its session, one that was reserved for it, together with all that it holds. The

@@ -296,6 +296,11 @@ impl Session {
         }
     }
 
+    /// True if this descriptor is of the session's memory.
+    pub(super) fn is_memory(&self, fd: &OwnedFd) -> bool {
+        descriptor::file_of(fd.as_fd()).is_ok_and(|inode| inode == self.inode)
+    }
+
     /// Reserves a slot for a child (or, with no parent, for this process), and opens its life descriptor.
     pub(super) fn reserve_slot(&self, parent: Participant) -> Result<(Participant, OwnedFd)> {
         let memfd = self.memfd()?;
@@ -355,6 +360,44 @@ impl Session {
     }
 
     /// Writes this process's pid into its slot. Async-signal-safe but for the reading of /proc.
+    /// Reserves and signs a slot for this process, whose program has closed the session's descriptor. It gets no life
+    /// descriptor: others tell by its pid and start time whether it lives.
+    pub(super) fn sign_without_life(&self) -> Result<Participant> {
+        let pid = proc::pid();
+        // Before the slot is taken: until it is signed it looks like that of a child which never came to be.
+        let start_time = proc::start_time(pid).unwrap_or(0);
+        let header = self.header();
+        loop {
+            let top = self.slots_top();
+            let free = (1..top).find(|&i| self.slot(i).identity.load(Ordering::Relaxed) & STATE == FREE);
+            let Some(index) = free else {
+                if top < self.layout.slots {
+                    let _ = header.slots_top.compare_exchange(top, top + 1, Ordering::Relaxed, Ordering::Relaxed);
+                    continue;
+                }
+                return Err(Error::TooMany { what: "processes", limit: u64::from(self.layout.slots) - 1 });
+            };
+            let slot = self.slot(index);
+            let identity = slot.identity.load(Ordering::Acquire);
+            let me = match Participant::from_bits(identity) {
+                Participant::NOBODY => Participant::new(index, 0),
+                next => next,
+            };
+            let reserved = super::participant::NEWBORN | me.bits();
+            let taken = identity & STATE == FREE
+                && slot.identity.compare_exchange(identity, reserved, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+            if taken {
+                slot.start_time.store(start_time, Ordering::Relaxed);
+                slot.pid.store(pid, Ordering::Relaxed);
+                slot.clean.store(0, Ordering::Relaxed);
+                slot.parent.store(Participant::NOBODY.bits(), Ordering::Relaxed);
+                // ORDER: Release: whoever sees LIVE sees the pid.
+                slot.identity.store(LIVE | me.bits(), Ordering::Release);
+                return Ok(me);
+            }
+        }
+    }
+
     pub(super) fn sign(&self, me: Participant) {
         let slot = self.slot(me.index());
         let pid = proc::pid();
