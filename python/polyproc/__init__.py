@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from ._install import install as install
     from .errors import HolderDiedWarning as HolderDiedWarning
     from .errors import PoolTerminatedError as PoolTerminatedError
+    from .errors import TaskCancelledError as TaskCancelledError
     from .errors import TaskExitError as TaskExitError
+    from .errors import TaskTimeoutError as TaskTimeoutError
     from .errors import WorkerDiedError as WorkerDiedError
 
 __all__ = [
@@ -122,7 +124,9 @@ _EXTRAS = {
     "HolderDiedWarning": "errors",
     "PoolBrokenError": "errors",
     "PoolTerminatedError": "errors",
+    "TaskCancelledError": "errors",
     "TaskExitError": "errors",
+    "TaskTimeoutError": "errors",
     "WorkerDiedError": "errors",
 }
 

@@ -88,6 +88,22 @@ def died(
     )
 
 
+def timed_out(
+    pid: int, seconds: float, index: int | None, has_argument: bool, argument: object
+) -> errors.TaskTimeoutError:
+    """The error of a task that ran longer than it may."""
+    shown = f" ({'arguments' if index is None else 'argument'} {short(argument)})" if has_argument else ""
+    task = "a task" if index is None else f"task {index}"
+    return errors.TaskTimeoutError(
+        f"{task}{shown} ran longer than {seconds:g} s in the worker process with pid {pid}, which was ended and replaced"
+    )
+
+
+def cancelled() -> errors.TaskCancelledError:
+    """The error of a task that was given up."""
+    return errors.TaskCancelledError("the task was cancelled")
+
+
 def terminated() -> errors.PoolTerminatedError:
     """The error of a task that was not done when the pool was terminated."""
     return errors.PoolTerminatedError("the pool was terminated before this task was done")

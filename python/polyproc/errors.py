@@ -7,11 +7,12 @@ True
 
 from __future__ import annotations
 
+import builtins
 from typing import Any
 
-from .context import ProcessError
+from .context import ProcessError, TimeoutError
 
-__all__ = ["HolderDiedWarning", "PoolBrokenError", "PoolTerminatedError", "TaskExitError", "WorkerDiedError"]
+__all__ = ["HolderDiedWarning", "PoolBrokenError", "PoolTerminatedError", "TaskCancelledError", "TaskExitError", "TaskTimeoutError", "WorkerDiedError"]
 
 
 class HolderDiedWarning(RuntimeWarning):
@@ -46,6 +47,14 @@ class WorkerDiedError(ProcessError, RuntimeError):
 
 class TaskExitError(ProcessError, RuntimeError):
     """A task called ``sys.exit()``, or was interrupted (KeyboardInterrupt), in a worker process, which goes on."""
+
+
+class TaskTimeoutError(TimeoutError, builtins.TimeoutError):
+    """A task of a pool ran longer than the ``timeout`` that it was given. Its worker was ended and replaced."""
+
+
+class TaskCancelledError(ProcessError, RuntimeError):
+    """A task of a pool was given up by ``cancel()``."""
 
 
 class PoolTerminatedError(ProcessError, RuntimeError):

@@ -25,7 +25,9 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import _polyproc, process, util
+from . import _polyproc, util
+from . import _pool_errors as _pool_errors  # loaded before the first fork: a fork in the middle of an import hangs
+from ._pool_worker import Place, work
 from ._borrowed import standard
 
 if TYPE_CHECKING:
@@ -63,6 +65,7 @@ class MapResult(_standard.MapResult, ApplyResult):  # type: ignore[type-arg,misc
 
 
 AsyncResult = ApplyResult
+worker = work
 IMapIterator = _polyproc.IMapIterator
 IMapUnorderedIterator = _polyproc.IMapIterator
 
@@ -114,7 +117,7 @@ class Pool(_standard.Pool):
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._maxtasksperchild = maxtasksperchild
-        self._desk = _polyproc.Desk(maxtasksperchild is not None, min(processes, 8) + TOLERANCE)
+        self._desk = _polyproc.Desk(min(processes, 8) + TOLERANCE)
         self._threads: list[threading.Thread] = []
         self._keeping = threading.RLock()
         try:
@@ -151,7 +154,7 @@ class Pool(_standard.Pool):
             seat = self._desk.open_seat(self._maxtasksperchild)
             try:
                 worker = self._ctx.Process(
-                    target=_work, args=(_Seat(seat), self._initializer, self._initargs, self._maxtasksperchild)
+                    target=work, args=(Place(seat), self._initializer, self._initargs, self._maxtasksperchild)
                 )
                 worker.name = worker.name.replace("Process", "PoolWorker")
                 worker.daemon = True
@@ -205,25 +208,46 @@ class Pool(_standard.Pool):
         kwds: Any = {},
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
+        *,
+        timeout: float | None = None,
+        retries: int = 0,
+        error_retries: int = 0,
     ) -> Any:
         """Has ``func(*args, **kwds)`` done in a worker, and returns at once an object whose ``get()`` gives the result.
 
-        The callbacks are called with the result, or the exception, in a thread of this process.
+        The callbacks are called with the result, or the exception, in a thread of this process. The object's ``cancel()``
+        gives the task up.
+
+        A task that runs longer than ``timeout`` seconds is ended, with its worker. One whose worker died in it is done
+        again up to ``retries`` times, one that raised up to ``error_retries`` times; neither is without being asked for.
         """
         self._check_running()
         if len(self._threads) < 2:
             self._in_background(callback, error_callback)
-        return self._desk.apply(func, args, kwds, callback, error_callback)
+        if timeout is None and not retries and not error_retries:
+            return self._desk.apply(func, args, kwds, callback, error_callback)
+        policy = _policy(timeout, retries, error_retries)
+        return self._desk.apply(func, args, kwds, callback, error_callback, policy)
 
     def map(  # type: ignore[override]
-        self, func: Callable[[Any], _T], iterable: Iterable[Any], chunksize: int | None = None, *, on_error: str = "raise"
+        self,
+        func: Callable[[Any], _T],
+        iterable: Iterable[Any],
+        chunksize: int | None = None,
+        *,
+        on_error: str = "raise",
+        timeout: float | None = None,
+        retries: int = 0,
+        error_retries: int = 0,
     ) -> list[_T]:
         """``[func(item) for item in iterable]``, the items spread over the workers.
 
         If some fail, the others are done all the same; then the first error is raised, or, with ``on_error="return"``,
-        stands in the list in place of the result, or, with ``"skip"``, is left out.
+        stands in the list in place of the result, or, with ``"skip"``, is left out. ``timeout``, ``retries`` and
+        ``error_retries`` are those of each item's task: see :meth:`apply_async`.
         """
-        return self._submit(func, iterable, False, chunksize, on_error).get()  # type: ignore[no-any-return]
+        policy = _policy(timeout, retries, error_retries)
+        return self._submit(func, iterable, False, chunksize, on_error, policy).get()  # type: ignore[no-any-return]
 
     def starmap(  # type: ignore[override]
         self,
@@ -232,9 +256,13 @@ class Pool(_standard.Pool):
         chunksize: int | None = None,
         *,
         on_error: str = "raise",
+        timeout: float | None = None,
+        retries: int = 0,
+        error_retries: int = 0,
     ) -> list[_T]:
         """``[func(*item) for item in iterable]``, otherwise as :meth:`map`."""
-        return self._submit(func, iterable, True, chunksize, on_error).get()  # type: ignore[no-any-return]
+        policy = _policy(timeout, retries, error_retries)
+        return self._submit(func, iterable, True, chunksize, on_error, policy).get()  # type: ignore[no-any-return]
 
     def map_async(  # type: ignore[override]
         self,
@@ -245,11 +273,15 @@ class Pool(_standard.Pool):
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         on_error: str = "raise",
+        timeout: float | None = None,
+        retries: int = 0,
+        error_retries: int = 0,
     ) -> Any:
         """As :meth:`map`, but returns at once an object whose ``get()`` gives the list."""
         self._check_running()
         self._in_background(callback, error_callback)
-        return self._submit(func, iterable, False, chunksize, on_error, callback, error_callback)
+        policy = _policy(timeout, retries, error_retries)
+        return self._submit(func, iterable, False, chunksize, on_error, policy, callback, error_callback)
 
     def starmap_async(  # type: ignore[override]
         self,
@@ -260,11 +292,15 @@ class Pool(_standard.Pool):
         error_callback: Callable[[BaseException], object] | None = None,
         *,
         on_error: str = "raise",
+        timeout: float | None = None,
+        retries: int = 0,
+        error_retries: int = 0,
     ) -> Any:
         """As :meth:`starmap`, but returns at once an object whose ``get()`` gives the list."""
         self._check_running()
         self._in_background(callback, error_callback)
-        return self._submit(func, iterable, True, chunksize, on_error, callback, error_callback)
+        policy = _policy(timeout, retries, error_retries)
+        return self._submit(func, iterable, True, chunksize, on_error, policy, callback, error_callback)
 
     def imap(  # type: ignore[override]
         self,
@@ -274,13 +310,17 @@ class Pool(_standard.Pool):
         *,
         buffersize: int | None = None,
         on_error: str = "raise",
+        timeout: float | None = None,
+        retries: int = 0,
+        error_retries: int = 0,
     ) -> Iterator[_T]:
         """An iterator over ``func(item) for item in iterable``, in order.
 
         Items are drawn as results are consumed, at first ``2 * processes * chunksize`` ahead, and farther ahead for a
         consumer that has to wait; never more than ``buffersize``, where that is given.
         """
-        return self._stream(func, iterable, True, chunksize, buffersize, on_error)
+        policy = _policy(timeout, retries, error_retries)
+        return self._stream(func, iterable, True, chunksize, buffersize, on_error, policy)
 
     def imap_unordered(  # type: ignore[override]
         self,
@@ -290,9 +330,13 @@ class Pool(_standard.Pool):
         *,
         buffersize: int | None = None,
         on_error: str = "raise",
+        timeout: float | None = None,
+        retries: int = 0,
+        error_retries: int = 0,
     ) -> Iterator[_T]:
         """As :meth:`imap`, but the results come as they are done."""
-        return self._stream(func, iterable, False, chunksize, buffersize, on_error)
+        policy = _policy(timeout, retries, error_retries)
+        return self._stream(func, iterable, False, chunksize, buffersize, on_error, policy)
 
     def _submit(
         self,
@@ -301,6 +345,7 @@ class Pool(_standard.Pool):
         star: bool,
         chunksize: int | None,
         on_error: str,
+        policy: tuple[float | None, int, int],
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> Any:
@@ -316,7 +361,7 @@ class Pool(_standard.Pool):
                 chunksize += bool(extra)
         if chunksize < 1 and items:
             return self._desk.map(func, (), star, 1, mode, callback, error_callback)
-        return self._desk.map(func, items, star, max(chunksize, 1), mode, callback, error_callback)
+        return self._desk.map(func, items, star, max(chunksize, 1), mode, callback, error_callback, policy)
 
     def _stream(
         self,
@@ -326,6 +371,7 @@ class Pool(_standard.Pool):
         chunksize: int,
         buffersize: int | None,
         on_error: str,
+        policy: tuple[float | None, int, int],
     ) -> Iterator[_T]:
         self._check_running()
         if chunksize < 1:
@@ -335,7 +381,8 @@ class Pool(_standard.Pool):
         window = 2 * self._processes * chunksize if buffersize is None else buffersize
         self._in_background()
         iterator = iter(iterable)
-        return self._desk.stream(func, iterator, ordered, chunksize, window, buffersize is not None, _mode(on_error))
+        fixed = buffersize is not None
+        return self._desk.stream(func, iterator, ordered, chunksize, window, fixed, _mode(on_error), policy)
 
     # ------------------------------------------------------------------------------------------------ the end
 
@@ -380,6 +427,15 @@ def _mode(on_error: str) -> int:
         raise ValueError(f"on_error must be 'raise', 'return' or 'skip', not {on_error!r}") from None
 
 
+def _policy(timeout: float | None, retries: int, error_retries: int) -> tuple[float | None, int, int]:
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"the timeout of a task must be more than 0 seconds, or None, not {timeout!r}")
+    for name, count in (("retries", retries), ("error_retries", error_retries)):
+        if count < 0:
+            raise ValueError(f"{name} must be 0 or more, not {count!r}")
+    return timeout, retries, error_retries
+
+
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:
     reference = weakref.WeakMethod(method)
 
@@ -406,58 +462,6 @@ def _call(callback: Callable[[Any], object], value: object) -> None:
         # The result is delivered all the same; nobody but the program's stderr can be told.
         sys.excepthook(*sys.exc_info())
 
-
-# ---------------------------------------------------------------------------------------------------- in a worker
-
-
-class _Seat:
-    """A worker's place, as an argument of its process."""
-
-    def __init__(self, seat: Any) -> None:
-        self._seat = seat
-        self.handle: bytes = seat.handle
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _OpenSeat, (self._seat._share(),)
-
-
-class _OpenSeat:
-    """The same in a worker that was not forked."""
-
-    def __init__(self, handle: bytes) -> None:
-        self.handle = handle
-
-
-def _work(
-    seat: _Seat | _OpenSeat,
-    initializer: Callable[..., object] | None = None,
-    initargs: Iterable[Any] = (),
-    maxtasks: int | None = None,
-) -> None:
-    """What a worker does."""
-    from . import _pool_errors
-
-    # It ends with its parent like any daemon, but may have children of its own.
-    process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    try:
-        end = _polyproc.Worker(seat.handle)
-    except OSError:
-        util.debug("the pool is gone -- exiting")
-        return
-    if initializer is not None:
-        try:
-            initializer(*initargs)
-        except BaseException as error:
-            end.note(_pool_errors.describe(error))
-            raise
-    try:
-        end.work(_pool_errors.describe, _pool_errors.refuse)
-    except KeyboardInterrupt:
-        util.debug("interrupted between tasks -- exiting")
-    util.debug("worker exiting")
-
-
-worker = _work
 
 # ---------------------------------------------------------------------------------------------------- the end of a pool
 

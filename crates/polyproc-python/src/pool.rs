@@ -9,7 +9,8 @@
 //! * [`cargo`]: objects as the payload of tasks and results.
 //! * [`function`]: functions, stored once for all workers.
 //! * [`job`]: a call of `apply`, `map` or `imap`, and what has come of it.
-//! * [`desk`]: the ledger with the jobs, and who does the work: whoever waits, or else the pool's own thread.
+//! * [`desk`]: the ledger with the jobs; [`lead`]: who does the work; [`feed`]: from a call to tasks in the lanes.
+//! * [`seat`]: a worker's place.
 //! * [`outcome`]: results as Python sees them.
 //! * [`worker`]: the loop of a worker.
 //!
@@ -21,14 +22,16 @@ mod desk;
 mod feed;
 mod function;
 mod job;
+mod lead;
 mod outcome;
+mod seat;
 mod worker;
 
 use pyo3::prelude::*;
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<desk::Desk>()?;
-    module.add_class::<desk::Seat>()?;
+    module.add_class::<seat::Seat>()?;
     module.add_class::<outcome::Outcome>()?;
     module.add_class::<outcome::Stream>()?;
     module.add_class::<worker::Worker>()

@@ -10,10 +10,10 @@
 //!
 //! DEATH of the worker: its lane is nobody's but the ledger's, which reads what is left in it. Nobody else is concerned.
 
+use crate::Result;
 use crate::channel::ring::Ring;
 use crate::shm::{self, CellState, Death, Handle, Hold, Kind};
 use crate::sync::signal;
-use crate::Result;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// | field | written by | order |

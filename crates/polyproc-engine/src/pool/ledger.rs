@@ -15,10 +15,12 @@
 //! The lock is held for bookkeeping and copies only. A forked child has a copy of the ledger that it must not use.
 
 use super::lane::{self, Lane, LaneState};
+use super::place::Place;
+use super::settled::{Because, Ended, Outcome, Room, Seat, Settled, Withdrawn};
 use super::{number_of, record};
-use crate::channel::{Body, Envelope, Parcel};
-use crate::process::Status;
-use crate::shm::{Handle, Hold, Participant};
+use crate::channel::{Envelope, Parcel};
+use crate::process::{Child, Status};
+use crate::shm::{Hold, Participant};
 use crate::sync::signal;
 use crate::sync::spin::Spin;
 use crate::sys::clock::{self, Deadline};
@@ -41,84 +43,6 @@ const ROUND: usize = 64;
 const GULP: usize = 2048;
 /// While lanes hold more than one task, workers may not tell of each result: look after this time.
 const SLICE: u64 = 1_000_000;
-
-/// A worker's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seat {
-    /// Its number, never used twice by one ledger.
-    pub number: u32,
-    /// The lane, for [`super::Worker::attach`].
-    pub handle: Handle,
-}
-
-/// How a worker ended.
-#[derive(Clone, Debug)]
-pub struct Ended {
-    /// The seat that it had.
-    pub seat: u32,
-    /// Its pid.
-    pub pid: i32,
-    /// How it ended.
-    pub status: Status,
-    /// It had said that it was ready for tasks.
-    pub was_ready: bool,
-}
-
-/// What became of a task.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Its result, small: the face's bytes.
-    Done(Box<[u8]>),
-    /// Its result, with blocks: the record, which begins with the task's number.
-    Large(Envelope),
-    /// Its worker died in it.
-    Died(Arc<Ended>),
-    /// Not a task: a worker's word that belongs to none.
-    Note(Box<[u8]>),
-    /// Not a task: a worker ended. Its own tasks are settled or will be done by others.
-    Left(Arc<Ended>),
-}
-
-/// A task that is over.
-#[derive(Debug)]
-pub struct Settled {
-    /// Its number; zero for what belongs to no task.
-    pub id: u64,
-    /// What became of it.
-    pub outcome: Outcome,
-    /// What was given to [`Ledger::send`] to be kept.
-    pub kept: Option<Box<[u8]>>,
-}
-
-/// Where the next tasks should go.
-#[derive(Clone, Copy, Debug)]
-pub struct Room {
-    /// The seat.
-    pub seat: u32,
-    /// How many tasks it should get.
-    pub tasks: usize,
-    /// How many it has.
-    pub ahead: usize,
-}
-
-#[derive(Debug)]
-struct Flight {
-    id: u64,
-    kept: Option<Box<[u8]>>,
-}
-
-#[derive(Debug)]
-struct Place {
-    number: u32,
-    lane: Lane,
-    flight: VecDeque<Flight>,
-    /// How many more units it may get.
-    left: u32,
-    stopped: bool,
-    ended: Option<Arc<Ended>>,
-    /// What its worker had counted when we last looked: nanoseconds and tasks.
-    measured: (u64, u64),
-}
 
 #[derive(Debug)]
 struct Again {
@@ -185,6 +109,8 @@ impl Ledger {
             left: most.unwrap_or(u32::MAX),
             stopped: false,
             ended: None,
+            child: None,
+            condemned: None,
             measured: (0, 0),
         });
         Ok(Seat { number, handle })
@@ -209,10 +135,18 @@ impl Ledger {
     pub fn ended(&self, seat: u32, pid: i32, status: Status) {
         if let Some(place) = self.book().places.iter_mut().find(|place| place.number == seat) {
             let was_ready = place.lane.state().ready.load(Ordering::Acquire) != 0;
-            place.ended.get_or_insert_with(|| Arc::new(Ended { seat, pid, status, was_ready }));
+            let because = place.condemned.map(|(_, because)| because);
+            place.ended.get_or_insert_with(|| Arc::new(Ended { seat, pid, status, was_ready, because }));
             self.ends.store(true, Ordering::SeqCst);
         }
         self.tell();
+    }
+
+    /// Says which process has the seat, so that it can be ended for the sake of a task.
+    pub fn seated(&self, seat: u32, child: &Arc<Child>) {
+        if let Some(place) = self.book().places.iter_mut().find(|place| place.number == seat) {
+            place.child = Some(Arc::clone(child));
+        }
     }
 
     /// Wakes all who [`Ledger::wait`].
@@ -351,12 +285,57 @@ impl Ledger {
         self.tell();
     }
 
-    /// The task that the worker of a seat is in now, and since when, in nanoseconds of the monotonic clock.
-    pub fn running(&self, seat: u32) -> Option<(u64, u64)> {
-        let book = self.book();
-        let state = book.places.iter().find(|place| place.number == seat)?.lane.state();
-        let (id, since) = (state.running.load(Ordering::Acquire), state.since.load(Ordering::Relaxed));
-        (id != 0).then_some((id, since))
+    /// Ends the workers whose task runs longer than `limit` gives for it, in nanoseconds. Tells when to look again: the
+    /// earliest moment at which another can have run too long.
+    pub fn expire(&self, limit: impl Fn(u64) -> Option<u64>) -> Deadline {
+        let now = clock::now();
+        let mut next = u64::MAX;
+        for place in &mut self.book().places {
+            let running = place.running();
+            for flight in &place.flight {
+                let Some(limit) = limit(flight.id) else { continue };
+                // What has not begun begins now at the earliest.
+                let since = running.filter(|&(id, _)| id == flight.id).map_or(now, |(_, since)| since);
+                let end = since.saturating_add(limit);
+                if end > now {
+                    next = next.min(end);
+                } else if place.condemned.is_none() && !place.condemn(flight.id, Because::TimedOut) {
+                    next = next.min(now + LONG);
+                }
+                // Those behind it cannot expire before it.
+                break;
+            }
+        }
+        if next == u64::MAX { Deadline::Never } else { Deadline::At(next) }
+    }
+
+    /// Takes back a task that was sent: out of its lane, or, if it runs, by ending its worker.
+    pub fn withdraw(&self, id: u64) -> Withdrawn {
+        let mut book = self.book();
+        if let Some(at) = book.again.iter().position(|task| task.id == id) {
+            book.again.remove(at);
+            return Withdrawn::Unbegun;
+        }
+        let Some(at) = book.places.iter().position(|place| place.flight.iter().any(|flight| flight.id == id)) else {
+            return Withdrawn::Unknown;
+        };
+        if book.places[at].running().is_some_and(|(running, _)| running == id) {
+            let condemned = book.places[at].condemn(id, Because::Cancelled);
+            return if condemned { Withdrawn::Running } else { Withdrawn::Unknown };
+        }
+        // Out of the lane with all that lies before it; the others go back to the queue.
+        book.take_back(at, usize::MAX);
+        match book.again.iter().position(|task| task.id == id) {
+            Some(at) => {
+                book.again.remove(at);
+                book.dispatch_again();
+                Withdrawn::Unbegun
+            }
+            None => {
+                book.dispatch_again();
+                Withdrawn::Unknown
+            }
+        }
     }
 }
 
@@ -473,12 +452,25 @@ impl Book {
                 && state.running.load(Ordering::Acquire) != 0
                 && now.saturating_sub(state.since.load(Ordering::Relaxed)) > LONG
         };
-        let busiest = self.places.iter_mut().filter(|place| stuck(place)).max_by_key(|place| place.flight.len());
-        let Some(place) = busiest else { return };
+        let busiest = self.places.iter().filter(|place| stuck(place)).max_by_key(|place| place.flight.len());
+        let Some(number) = busiest.map(|place| place.number) else { return };
+        let Some(at) = self.places.iter().position(|place| place.number == number) else { return };
+        let most = self.places[at].flight.len().div_ceil(2);
+        self.take_back(at, most);
+        self.dispatch_again();
+    }
+
+    /// Takes tasks that have not begun out of a lane, to be sent again.
+    fn take_back(&mut self, at: usize, most: usize) {
+        let place = &mut self.places[at];
         let mut envelope = Envelope::new();
-        for _ in 0..place.flight.len().div_ceil(2) {
+        for _ in 0..most {
             // With Deadline::Now: the worker itself may be at it, even stopped there.
             if !matches!(place.lane.tasks.try_get(&mut envelope, Deadline::Now), Ok(true)) {
+                break;
+            }
+            if envelope.kind == record::STOP {
+                place.stopped = false;
                 break;
             }
             let id = number_of(&envelope.inline).unwrap_or(0);
@@ -489,93 +481,5 @@ impl Book {
                 self.again.push_back(Again { id, envelope: std::mem::take(&mut envelope), kept: flight.kept });
             }
         }
-        self.dispatch_again();
-    }
-}
-
-impl Place {
-    fn put(
-        &mut self,
-        id: u64,
-        parcel: &mut Parcel<'_>,
-        kept: &mut Option<Box<[u8]>>,
-        begins_unit: bool,
-    ) -> Result<()> {
-        parcel.kind = record::TASK;
-        self.lane.tasks.try_put_quietly(parcel, Deadline::Never)?;
-        self.flight.push_back(Flight { id, kept: kept.take() });
-        if begins_unit && self.left != u32::MAX {
-            self.left = self.left.saturating_sub(1);
-        }
-        Ok(())
-    }
-
-    /// A worker that may not be sent more ends after what it has.
-    fn stop_if_spent(&mut self) {
-        if self.left == 0 {
-            self.stop();
-        }
-    }
-
-    fn stop(&mut self) {
-        if !self.stopped && self.ended.is_none() {
-            let mut parcel = Parcel { kind: record::STOP, ..Parcel::default() };
-            self.stopped = self.lane.tasks.try_put_quietly(&mut parcel, Deadline::Never).is_ok();
-            self.lane.tasks.tell();
-        }
-    }
-
-    /// Takes results out of the lane. True if some were left because there are enough.
-    fn drain(&mut self, envelope: &mut Envelope, settled: &mut Vec<Settled>, most: usize) -> bool {
-        loop {
-            if self.lane.results.is_empty() {
-                return false;
-            }
-            if settled.len() >= most {
-                return true;
-            }
-            match self.lane.results.try_get(envelope, Deadline::Never) {
-                Ok(true) => {}
-                Ok(false) => return false,
-                // Its worker has written over it: what it was to bring will be missed at its end.
-                Err(_) => continue,
-            }
-            if envelope.kind == record::NOTE {
-                let note = envelope.inline.as_slice().into();
-                settled.push(Settled { id: 0, outcome: Outcome::Note(note), kept: None });
-                continue;
-            }
-            // Results come in the order of the tasks; what does not is the work of a process that breaks the rules.
-            let expected = self.flight.front().map(|flight| flight.id);
-            if number_of(&envelope.inline) != expected || expected.is_none() {
-                continue;
-            }
-            let Some(flight) = self.flight.pop_front() else { continue };
-            let outcome = if envelope.buffers.is_empty() && matches!(envelope.body, Body::Inline) && envelope.names_nothing()
-            {
-                Outcome::Done(envelope.inline[8..].into())
-            } else {
-                Outcome::Large(std::mem::take(envelope))
-            };
-            settled.push(Settled { id: flight.id, outcome, kept: flight.kept });
-        }
-    }
-
-    /// Follows the pace: down at once, up slowly, since a first task often has to import what it needs.
-    fn measure(&mut self, pace: &mut u64) {
-        let state = self.lane.state();
-        let now = (state.busy.load(Ordering::Relaxed), state.done.load(Ordering::Relaxed));
-        let tasks = now.1.wrapping_sub(self.measured.1);
-        if tasks == 0 || tasks > u64::from(u32::MAX) {
-            return;
-        }
-        let sample = (now.0.wrapping_sub(self.measured.0) / tasks).max(1);
-        self.measured = now;
-        *pace = match *pace {
-            0 => sample,
-            known if sample < known => known / 4 + sample / 4 * 3,
-            known => known / 4 * 3 + sample / 4,
-        }
-        .max(1);
     }
 }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! * [`lane`]: the two rings and the few words between a ledger and one worker.
-//! * [`ledger`]: the parent's side.
+//! * [`ledger`]: the parent's side; [`settled`]: what it tells.
 //! * [`worker`]: the other side.
 //!
 //! A worker that dies leaves three facts, each written by one store, and no guess is needed:
@@ -29,10 +29,13 @@
 
 mod lane;
 mod ledger;
+mod place;
+mod settled;
 mod worker;
 
 pub(crate) use lane::on_death;
-pub use ledger::{Ended, Ledger, Outcome, Room, Seat, Settled};
+pub use ledger::Ledger;
+pub use settled::{Because, Ended, Outcome, Room, Seat, Settled, Withdrawn};
 pub use worker::{Taken, Worker};
 
 /// The records of the lanes, by the kind of their parcel.

@@ -77,6 +77,13 @@ pub fn is_running(pid: i32, start: u64) -> bool {
     !matches!(state, "Z" | "X") && fields.nth(18).and_then(|field| field.parse().ok()) == Some(start)
 }
 
+/// True if the process is stopped, or has ended.
+pub fn is_stopped(pid: i32) -> bool {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    let state = text.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().next());
+    matches!(state, None | Some("T" | "t" | "Z" | "X"))
+}
+
 /// Gives the calling thread a name (of a process's first thread: what `ps` and `top` show); it is cut after 15 bytes.
 pub fn set_name(name: &str) {
     let mut bytes = [0u8; 16];

@@ -7,6 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const TERM: i32 = libc::SIGTERM;
 /// Ends a process.
 pub const KILL: i32 = libc::SIGKILL;
+/// Stops a process where it is.
+pub const STOP: i32 = libc::SIGSTOP;
+/// Lets a stopped process go on.
+pub const CONTINUE: i32 = libc::SIGCONT;
 
 /// Which signals a thread had blocked before [`block_all`].
 #[derive(Clone, Copy)]

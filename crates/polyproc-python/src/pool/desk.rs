@@ -16,24 +16,20 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use polyproc_engine::pool::{self, Ended, Ledger, Settled};
-use polyproc_engine::process::supervisor;
 use polyproc_engine::sync::signal;
-use polyproc_engine::sys::clock;
 use polyproc_engine::sys::fork;
-use polyproc_engine::{Deadline, Error};
+use polyproc_engine::Deadline;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
 use super::function::Stored;
-use super::job::{Job, Raw};
+use super::cargo::verdict;
+use super::job::{Job, Policy, Raw};
 use super::outcome::StreamCore;
+use super::seat::Seat;
 use super::worker;
-use crate::process::Child;
-use crate::{errors, sharing, waiting};
-
-/// After somebody waited, the pool's own thread keeps out for this time, in nanoseconds.
-const GRACE: u64 = 1_000_000;
+use crate::errors;
 
 /// A task that has not been sent.
 pub enum Pending {
@@ -41,6 +37,8 @@ pub enum Pending {
     Ready { job: Arc<Job>, index: u32, record: Box<[u8]> },
     /// To be encoded when it is sent, since it is large.
     Object { job: Arc<Job>, index: u32, style: u8, object: Py<PyAny> },
+    /// To be done once more, from the job's items.
+    Again { job: Arc<Job>, index: u32 },
     /// The items of a list from `next` on.
     Items { job: Arc<Job>, items: Py<PyAny>, style: u8, next: u32, count: u32, chunk: u32 },
 }
@@ -69,26 +67,27 @@ pub struct Desk {
     books: Mutex<Books>,
     pub stored: Mutex<Stored>,
     /// One while a thread leads.
-    leader: AtomicU32,
+    pub leader: AtomicU32,
     /// Followers sleep here.
-    follow: AtomicU32,
-    followers: AtomicU32,
+    pub follow: AtomicU32,
+    pub followers: AtomicU32,
     /// The pool's own threads sleep here.
-    pump: AtomicU32,
-    calls: AtomicU32,
+    pub pump_word: AtomicU32,
+    pub calls_word: AtomicU32,
     /// Threads that wait, and how often any has.
-    users: AtomicU32,
-    visits: AtomicU32,
+    pub users: AtomicU32,
+    pub visits: AtomicU32,
     /// A worker has ended and was not replaced.
-    vacant: AtomicBool,
-    broken: AtomicBool,
-    closing: AtomicBool,
-    terminated: AtomicBool,
-    stopped: AtomicBool,
+    pub vacant: AtomicBool,
+    pub broken: AtomicBool,
+    pub closing: AtomicBool,
+    pub terminated: AtomicBool,
+    pub stopped: AtomicBool,
     /// A task sends nothing twice while another thread feeds.
     pub feeding: AtomicBool,
     keeper: OnceLock<Py<PyAny>>,
-    pub limited: bool,
+    /// Jobs whose tasks may run only so long.
+    pub timed: AtomicU32,
     tolerance: u32,
     born_in: i32,
 }
@@ -112,6 +111,7 @@ impl Desk {
         books.next = books.next.wrapping_add(1).max(1);
         let job = Arc::new(make(books.next));
         if !job.is_over() {
+            self.timed.fetch_add(u32::from(job.policy.timeout.is_some()), Ordering::SeqCst);
             books.jobs.insert(job.number, Arc::clone(&job));
         }
         drop(books);
@@ -143,10 +143,12 @@ impl Desk {
 
     /// A job is settled: out of the books, and to its callbacks.
     pub fn close_job(&self, books: &mut Books, job: &Arc<Job>) {
-        books.jobs.remove(&job.number);
+        if books.jobs.remove(&job.number).is_some() {
+            self.timed.fetch_sub(u32::from(job.policy.timeout.is_some()), Ordering::SeqCst);
+        }
         if job.callbacks.is_some() && !job.is_over() {
             books.calls.push_back(Arc::clone(job));
-            signal::notify(&self.calls, u32::MAX);
+            signal::notify(&self.calls_word, u32::MAX);
         }
     }
 
@@ -172,11 +174,11 @@ impl Desk {
         let mut dropped = Vec::new();
         let mut books = self.books();
         let mut last: Option<Arc<Job>> = None;
-        for Settled { id, outcome, kept } in settled.drain(..) {
+        for Settled { id, outcome, mut kept } in settled.drain(..) {
             let raw = match outcome {
                 pool::Outcome::Done(bytes) => Raw::Small(bytes),
                 pool::Outcome::Large(envelope) => Raw::Large(Box::new(envelope)),
-                pool::Outcome::Died(ended) => Raw::Died(ended, kept),
+                pool::Outcome::Died(ended) => Raw::Died(ended, kept.take()),
                 pool::Outcome::Note(note) => {
                     books.note = Some(note);
                     continue;
@@ -196,7 +198,11 @@ impl Desk {
                 dropped.push(raw);
                 continue;
             };
-            if job.settle(index, raw) {
+            let (raw, again) = once_more(&job, index, raw, kept);
+            if let Some(again) = again {
+                books.backlog.push_front(again);
+                dropped.push(raw);
+            } else if job.settle(index, raw) {
                 over = true;
                 self.close_job(&mut books, &job);
             }
@@ -227,7 +233,7 @@ impl Desk {
         drop(backlog);
     }
 
-    fn wake_followers(&self) {
+    pub fn wake_followers(&self) {
         if self.followers.load(Ordering::SeqCst) > 0 {
             signal::notify(&self.follow, u32::MAX);
         }
@@ -246,109 +252,6 @@ impl Desk {
         Ok(())
     }
 
-    /// Waits until `over()`, doing the pool's work meanwhile. Inner error: not in time.
-    pub fn wait_until(
-        &self,
-        py: Python<'_>,
-        deadline: Deadline,
-        over: impl Fn() -> bool + Sync,
-    ) -> PyResult<Result<(), Error>> {
-        if over() {
-            return Ok(Ok(()));
-        }
-        self.check_process()?;
-        self.users.fetch_add(1, Ordering::SeqCst);
-        self.visits.fetch_add(1, Ordering::SeqCst);
-        let result = self.wait_as_user(py, deadline, &over);
-        if self.users.fetch_sub(1, Ordering::SeqCst) == 1 {
-            signal::notify(&self.pump, u32::MAX);
-        }
-        result
-    }
-
-    fn wait_as_user(
-        &self,
-        py: Python<'_>,
-        deadline: Deadline,
-        over: &(impl Fn() -> bool + Sync),
-    ) -> PyResult<Result<(), Error>> {
-        loop {
-            if over() {
-                return Ok(Ok(()));
-            }
-            if self.leader.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                let lead = Lead(self);
-                let result = self.lead(py, deadline, over);
-                drop(lead);
-                return result;
-            }
-            self.followers.fetch_add(1, Ordering::SeqCst);
-            let come = || over() || self.leader.load(Ordering::SeqCst) == 0;
-            // If it is the pool's own thread that leads, it is to make room.
-            let result = waiting::wait_detached(py, deadline, |deadline| {
-                self.ledger.tell();
-                signal::wait(&self.follow, deadline, come)
-            });
-            self.followers.fetch_sub(1, Ordering::SeqCst);
-            if let Err(error) = result? {
-                return Ok(if over() { Ok(()) } else { Err(error) });
-            }
-        }
-    }
-
-    /// Does the pool's work until `over()`.
-    fn lead(
-        &self,
-        py: Python<'_>,
-        deadline: Deadline,
-        over: &(impl Fn() -> bool + Sync),
-    ) -> PyResult<Result<(), Error>> {
-        loop {
-            self.collect();
-            if over() {
-                return Ok(Ok(()));
-            }
-            self.step(py)?;
-            if over() {
-                return Ok(Ok(()));
-            }
-            match waiting::wait_detached(py, deadline, |deadline| self.ledger.wait(deadline, over))? {
-                Err(Error::TimedOut) => return Ok(if over() { Ok(()) } else { Err(Error::TimedOut) }),
-                Err(error) => return Err(errors::raise(error)),
-                Ok(()) => {}
-            }
-        }
-    }
-
-    /// What the leader does besides collecting: workers replaced, tasks sent.
-    fn step(&self, py: Python<'_>) -> PyResult<()> {
-        self.keep(py)?;
-        if !self.feed(py)? {
-            self.ledger.balance();
-        }
-        if self.closing.load(Ordering::SeqCst) && self.is_idle() {
-            self.ledger.stop();
-        }
-        Ok(())
-    }
-
-    fn is_idle(&self) -> bool {
-        self.books().jobs.is_empty()
-    }
-
-    /// For those who came with tasks and do not wait: sends what there is room for.
-    pub fn nudge(&self, py: Python<'_>) -> PyResult<()> {
-        if self.ledger.has_news() {
-            self.collect();
-        }
-        self.keep(py)?;
-        self.feed(py)?;
-        if self.users.load(Ordering::SeqCst) == 0 {
-            signal::notify(&self.pump, u32::MAX);
-        }
-        Ok(())
-    }
-
     /// Why there will be no workers.
     pub fn why_broken(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Option<Arc<Ended>>)> {
         let (note, ended) = {
@@ -363,65 +266,11 @@ impl Desk {
     }
 }
 
-/// The lead, given back also when an exception ends it.
-struct Lead<'a>(&'a Desk);
-
-impl Drop for Lead<'_> {
-    fn drop(&mut self) {
-        self.0.leader.store(0, Ordering::SeqCst);
-        self.0.wake_followers();
-    }
-}
-
-/// A worker's place in a pool; goes to the worker with its arguments.
-#[pyclass(module = "polyproc._polyproc", frozen)]
-pub struct Seat {
-    ledger: Arc<Ledger>,
-    seat: pool::Seat,
-}
-
-#[pymethods]
-impl Seat {
-    #[getter]
-    fn number(&self) -> u32 {
-        self.seat.number
-    }
-
-    /// What names the lane.
-    #[getter]
-    fn handle<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.seat.handle.to_bytes())
-    }
-
-    /// What is pickled for a worker that is not forked.
-    fn _share<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        sharing::share_by(py, [self.seat.handle], "Seat", |child| self.ledger.share_seat(self.seat.number, child))
-    }
-
-    /// Takes the place back: no worker was started for it.
-    fn give_back(&self) {
-        self.ledger.close_seat(self.seat.number);
-    }
-
-    /// From now on the end of this process is the end of the worker that has the seat.
-    fn watch(&self, child: &Bound<'_, Child>) {
-        let (ledger, number) = (Arc::clone(&self.ledger), self.seat.number);
-        supervisor::tell(
-            child.get().engine(),
-            Box::new(move |child| {
-                if let Some(report) = child.report() {
-                    ledger.ended(number, report.pid, report.status);
-                }
-            }),
-        );
-    }
-}
-
 #[pymethods]
 impl Desk {
-    /// `limited` if workers are sent a limited number of tasks; `tolerance` workers may end in a row before they are ready.
+    /// `tolerance` workers may end in a row before they are ready.
     #[new]
-    fn new(limited: bool, tolerance: u32) -> PyResult<Desk> {
+    fn new(tolerance: u32) -> PyResult<Desk> {
         Ok(Desk {
             ledger: Arc::new(Ledger::new().map_err(errors::raise)?),
             books: Mutex::default(),
@@ -429,8 +278,8 @@ impl Desk {
             leader: AtomicU32::new(0),
             follow: AtomicU32::new(0),
             followers: AtomicU32::new(0),
-            pump: AtomicU32::new(0),
-            calls: AtomicU32::new(0),
+            pump_word: AtomicU32::new(0),
+            calls_word: AtomicU32::new(0),
             users: AtomicU32::new(0),
             visits: AtomicU32::new(0),
             vacant: AtomicBool::new(false),
@@ -440,7 +289,7 @@ impl Desk {
             stopped: AtomicBool::new(false),
             feeding: AtomicBool::new(false),
             keeper: OnceLock::new(),
-            limited,
+            timed: AtomicU32::new(0),
             tolerance,
             born_in: fork::count(),
         })
@@ -463,6 +312,13 @@ impl Desk {
         self.books().jobs.keys().copied().collect()
     }
 
+    /// For those who wonder: tasks that were sent and are not settled, entries of the backlog, tasks that are not settled.
+    fn census(&self) -> (usize, usize, u32) {
+        let sent = self.ledger.unsettled();
+        let books = self.books();
+        (sent, books.backlog.len(), books.jobs.values().map(|job| job.left()).sum())
+    }
+
     /// Sends what there is room for, and has workers replaced.
     fn attend(&self, py: Python<'_>) -> PyResult<()> {
         self.check_process()?;
@@ -475,7 +331,7 @@ impl Desk {
         if self.is_idle() {
             self.ledger.stop();
         } else {
-            signal::notify(&self.pump, u32::MAX);
+            signal::notify(&self.pump_word, u32::MAX);
         }
     }
 
@@ -515,7 +371,7 @@ impl Desk {
     /// Ends the pool's own threads, the one that runs callbacks after the last of them.
     fn stop_threads(&self) {
         self.stopped.store(true, Ordering::SeqCst);
-        for word in [&self.pump, &self.calls] {
+        for word in [&self.pump_word, &self.calls_word] {
             signal::wake_all(word);
         }
         self.ledger.tell();
@@ -528,59 +384,17 @@ impl Desk {
 
     /// The pool's own thread: does the work while nobody waits.
     fn run_pump(&self, py: Python<'_>) -> PyResult<()> {
-        let stopped = || self.stopped.load(Ordering::SeqCst);
-        let alone = || self.users.load(Ordering::SeqCst) == 0;
-        let wanted = || stopped() || (alone() && (!self.is_idle() || self.vacant.load(Ordering::SeqCst)));
-        let grace = AtomicU32::new(0);
-        while !stopped() {
-            let seen = py.detach(|| {
-                let _ = signal::wait(&self.pump, Deadline::Never, wanted);
-                let seen = self.visits.load(Ordering::SeqCst);
-                let _ = signal::wait(&grace, Deadline::At(clock::now() + GRACE), stopped);
-                seen
-            });
-            if stopped() || self.visits.load(Ordering::SeqCst) != seen || !wanted() {
-                continue;
-            }
-            if self.leader.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
-                let lead = Lead(self);
-                let enough = || stopped() || !alone() || (self.is_idle() && !self.vacant.load(Ordering::SeqCst));
-                let result = self.lead(py, Deadline::Never, &enough);
-                drop(lead);
-                // The keeper could not start a worker, or an argument could not be encoded: whoever asks is told.
-                if let Err(error) = result {
-                    error.write_unraisable(py, None);
-                }
-            }
-        }
-        Ok(())
+        self.pump(py)
     }
 
     /// The thread that runs callbacks. `run` is called with the callback and its argument.
     fn run_calls(&self, py: Python<'_>, run: &Bound<'_, PyAny>) -> PyResult<()> {
-        loop {
-            let next = || self.books().calls.front().cloned();
-            let come = || self.stopped.load(Ordering::SeqCst) || !self.books().calls.is_empty();
-            py.detach(|| {
-                let _ = signal::wait(&self.calls, Deadline::Never, come);
-            });
-            let Some(job) = next() else {
-                if self.stopped.load(Ordering::SeqCst) {
-                    return Ok(());
-                }
-                continue;
-            };
-            let outcome = super::outcome::run_callback(py, self, &job, run);
-            self.books().calls.pop_front();
-            job.set_over();
-            signal::notify(&self.follow, u32::MAX);
-            self.ledger.tell();
-            outcome?;
-        }
+        self.call_back(py, run)
     }
 
     /// `function(*args, **kwds)` in a worker.
-    #[pyo3(signature = (function, args, kwds, callback = None, error_callback = None))]
+    #[pyo3(signature = (function, args, kwds, callback = None, error_callback = None, policy = (None, 0, 0)))]
+    #[allow(clippy::too_many_arguments)]
     fn apply<'py>(
         slf: &Bound<'py, Self>,
         function: &Bound<'py, PyAny>,
@@ -588,12 +402,13 @@ impl Desk {
         kwds: &Bound<'py, PyDict>,
         callback: Option<Py<PyAny>>,
         error_callback: Option<Py<PyAny>>,
+        policy: (Option<f64>, u32, u32),
     ) -> PyResult<Bound<'py, super::outcome::Outcome>> {
-        super::feed::apply(slf, function, args, kwds, callback, error_callback)
+        super::feed::apply(slf, function, args, kwds, callback, error_callback, self::policy(policy))
     }
 
     /// `function(item)` for each of `items`, a list or a tuple; with `star`, `function(*item)`.
-    #[pyo3(signature = (function, items, star, chunk, on_error, callback = None, error_callback = None))]
+    #[pyo3(signature = (function, items, star, chunk, on_error, callback = None, error_callback = None, policy = (None, 0, 0)))]
     #[allow(clippy::too_many_arguments)]
     fn map<'py>(
         slf: &Bound<'py, Self>,
@@ -604,13 +419,14 @@ impl Desk {
         on_error: u8,
         callback: Option<Py<PyAny>>,
         error_callback: Option<Py<PyAny>>,
+        policy: (Option<f64>, u32, u32),
     ) -> PyResult<Bound<'py, super::outcome::Outcome>> {
-        super::feed::map(slf, function, items, star, chunk, on_error, callback, error_callback)
+        super::feed::map(slf, function, items, star, chunk, on_error, callback, error_callback, self::policy(policy))
     }
 
     /// `function(item)` for what `iterator` gives, at most `window` ahead of what is consumed; the window grows while the
     /// consumer has to wait, unless it is `fixed`.
-    #[pyo3(signature = (function, iterator, ordered, chunk, window, fixed, on_error))]
+    #[pyo3(signature = (function, iterator, ordered, chunk, window, fixed, on_error, policy = (None, 0, 0)))]
     #[allow(clippy::too_many_arguments)]
     fn stream<'py>(
         slf: &Bound<'py, Self>,
@@ -621,9 +437,40 @@ impl Desk {
         window: u32,
         fixed: bool,
         on_error: u8,
+        policy: (Option<f64>, u32, u32),
     ) -> PyResult<Bound<'py, super::outcome::Stream>> {
-        super::feed::stream(slf, function, iterator, ordered, chunk, window, fixed, on_error)
+        super::feed::stream(slf, function, iterator, ordered, chunk, window, fixed, on_error, self::policy(policy))
     }
+}
+
+/// The task again, if it failed in a way in which it may be done again.
+fn once_more(job: &Arc<Job>, index: u32, mut raw: Raw, kept: Option<Box<[u8]>>) -> (Raw, Option<Pending>) {
+    if job.policy.retries == 0 && job.policy.error_retries == 0 {
+        return (raw, None);
+    }
+    let (after_death, record) = match &mut raw {
+        Raw::Died(ended, kept) if ended.because.is_none() => (true, kept.take()),
+        Raw::Small(bytes) if bytes.first() == Some(&verdict::ERROR) => (false, kept),
+        _ => return (raw, None),
+    };
+    if !job.may_retry(after_death, index, record.is_some()) {
+        if let Raw::Died(_, kept) = &mut raw {
+            *kept = record;
+        }
+        return (raw, None);
+    }
+    let job = Arc::clone(job);
+    let again = match record {
+        Some(record) => Pending::Ready { job, index, record },
+        None => Pending::Again { job, index },
+    };
+    (raw, Some(again))
+}
+
+/// A policy from what Python gives: seconds, and two counts.
+pub fn policy((timeout, retries, error_retries): (Option<f64>, u32, u32)) -> Policy {
+    let timeout = timeout.map(|seconds| (seconds.max(0.0) * 1e9) as u64);
+    Policy { timeout, retries, error_retries }
 }
 
 /// A tuple of anything that can be iterated over.

@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use super::cargo::{self, Large, style};
 use super::desk::{Desk, Pending, tuple};
 use super::function::{self, Function};
-use super::job::{Callbacks, Job, Raw, Shape};
+use super::job::{Callbacks, Job, Policy, Raw, Shape};
 use super::outcome::{Outcome, Stream, StreamCore};
 use crate::block::MUCH;
 use crate::errors;
@@ -98,7 +98,7 @@ impl Desk {
                 }
                 Pending::Object { job, index, style, object } => {
                     let object = object.into_bound(py);
-                    match self.send_object(py, seat, &job, index, style, &object, true, record) {
+                    match self.send_object(py, seat, &job, index, style, &object, true, 0, record) {
                         Ok(true) => {
                             let mut books = self.books();
                             books.large = books.large.saturating_sub(1);
@@ -111,10 +111,22 @@ impl Desk {
                         }
                     }
                 }
+                Pending::Again { job, index } => {
+                    let object = match (job.shape, job.items(py)) {
+                        (Shape::List, Some(items)) => items.bind(py).get_item(index)?,
+                        (_, Some(object)) => object.into_bound(py),
+                        (_, None) => continue,
+                    };
+                    if !self.send_object(py, seat, &job, index, job.style, &object, true, 0, record)? {
+                        self.books().backlog.push_front(Pending::Again { job, index });
+                        return Ok(false);
+                    }
+                    *sent += 1;
+                }
                 Pending::Items { job, items, style, next, count, chunk } => {
                     let most = (tasks - *sent).max(chunk as usize);
                     let mut at = next;
-                    let result = self.send_items(py, seat, &job, &items, style, &mut at, count, chunk, most, record);
+                    let result = self.send_items(py, seat, &job, &items, style, &mut at, count, chunk, most, ahead + *sent, record);
                     *sent += (at - next) as usize;
                     if at < count {
                         let rest = Pending::Items { job, items, style, next: at, count, chunk };
@@ -155,6 +167,7 @@ impl Desk {
         style: u8,
         object: &Bound<'_, PyAny>,
         begins_unit: bool,
+        ahead: usize,
         record: &mut Vec<u8>,
     ) -> PyResult<bool> {
         record.clear();
@@ -167,6 +180,9 @@ impl Desk {
             }
             Err(error) => return Err(error),
         };
+        if large.is_some() && ahead >= LARGE_AHEAD {
+            return Ok(false);
+        }
         let sent = parcel(py, large.as_ref(), record)
             .and_then(|mut parcel| self.ledger.send(seat, job.id(index), &mut parcel, &mut None, begins_unit));
         match sent {
@@ -190,9 +206,10 @@ impl Desk {
         count: u32,
         chunk: u32,
         most: usize,
+        ahead: usize,
         record: &mut Vec<u8>,
     ) -> PyResult<bool> {
-        let items = items.bind(py);
+        let (items, begun) = (items.bind(py), *at);
         let list = items.cast_exact::<PyList>().ok();
         let whole = items.cast_exact::<PyTuple>().ok();
         let end = count.min(at.saturating_add(u32::try_from(most).unwrap_or(u32::MAX)));
@@ -205,7 +222,10 @@ impl Desk {
                 (None, None) => items.get_item(*at),
             };
             let sent = match item {
-                Ok(item) => self.send_object(py, seat, job, *at, style, &item, *at % chunk == 0, record)?,
+                Ok(item) => {
+                    let ahead = if chunk > 1 { 0 } else { ahead + (*at - begun) as usize };
+                    self.send_object(py, seat, job, *at, style, &item, *at % chunk == 0, ahead, record)?
+                },
                 Err(error) => {
                     self.settle(job, *at, failed(error));
                     true
@@ -261,6 +281,7 @@ fn callbacks(on_success: Option<Py<PyAny>>, on_error: Option<Py<PyAny>>) -> Opti
     (on_success.is_some() || on_error.is_some()).then(|| Callbacks { on_success, on_error, made: Mutex::new(None) })
 }
 
+#[allow(clippy::too_many_arguments)]
 pub fn apply<'py>(
     desk: &Bound<'py, Desk>,
     function: &Bound<'py, PyAny>,
@@ -268,6 +289,7 @@ pub fn apply<'py>(
     kwds: &Bound<'py, PyDict>,
     on_success: Option<Py<PyAny>>,
     on_error: Option<Py<PyAny>>,
+    policy: Policy,
 ) -> PyResult<Bound<'py, Outcome>> {
     let (py, this) = (desk.py(), desk.get());
     this.check_process()?;
@@ -287,7 +309,9 @@ pub fn apply<'py>(
         (None, _) => (style::WHOLE, (function, args, kwds).into_pyobject(py)?.into_any()),
     };
     let calls = callbacks(on_success, on_error);
-    let job = this.enter(|number| Job::new(number, Shape::Single, 1, stored, calls, None));
+    // What may have to be done again is kept.
+    let kept = (policy.retries > 0 || policy.error_retries > 0).then(|| object.clone().unbind());
+    let job = this.enter(|number| Job::new(number, Shape::Single, 1, stored, calls, kept, policy, style));
     match error {
         Some(error) => this.settle(&job, 0, failed(error)),
         None => this.submit(&job, 0, style, &object)?,
@@ -306,6 +330,7 @@ pub fn map<'py>(
     on_error: u8,
     on_success: Option<Py<PyAny>>,
     on_failure: Option<Py<PyAny>>,
+    policy: Policy,
 ) -> PyResult<Bound<'py, Outcome>> {
     let (py, this) = (desk.py(), desk.get());
     this.check_process()?;
@@ -321,7 +346,7 @@ pub fn map<'py>(
         Err(error) => (None, Some(error.into_value(py).into_any())),
     };
     let kept = items.clone().unbind();
-    let job = this.enter(|number| Job::new(number, Shape::List, count, stored, calls, Some(kept)));
+    let job = this.enter(|number| Job::new(number, Shape::List, count, stored, calls, Some(kept), policy, style));
     match error {
         Some(error) => {
             if job.settle_rest(|| Raw::Failed(Python::attach(|py| error.clone_ref(py)))) {
@@ -348,11 +373,14 @@ pub fn stream<'py>(
     window: u32,
     fixed: bool,
     on_error: u8,
+    policy: Policy,
 ) -> PyResult<Bound<'py, Stream>> {
     let (py, this) = (desk.py(), desk.get());
     this.check_process()?;
     let stored = this.function(function, false)?;
-    let job = this.enter(|number| Job::new(number, Shape::Stream { ordered }, 0, stored, None, None));
+    let job = this.enter(|number| {
+        Job::new(number, Shape::Stream { ordered }, 0, stored, None, None, policy, style::ITEM)
+    });
     let core = Arc::new(StreamCore::new(job, iterator.clone().unbind(), chunk, window, fixed));
     core.draw(py, this)?;
     this.books().streams.push(Arc::clone(&core));

@@ -2,7 +2,7 @@
 //!
 //! A task's number in the ledger is `job << 32 | index`. Results stay as they came until somebody asks for them.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,10 +22,23 @@ pub enum Raw {
     Died(Arc<Ended>, Option<Box<[u8]>>),
     /// It could not be sent, or the iterable raised: the exception.
     Failed(Py<PyAny>),
+    /// It was cancelled before it began.
+    Cancelled,
     /// The pool was terminated first.
     Terminated,
     /// The pool cannot start workers.
     Broken,
+}
+
+/// How a job's tasks are treated.
+#[derive(Clone, Copy, Default)]
+pub struct Policy {
+    /// How long one may run, in nanoseconds.
+    pub timeout: Option<u64>,
+    /// How often one is done again whose worker died in it.
+    pub retries: u32,
+    /// How often one is done again that raised.
+    pub error_retries: u32,
 }
 
 /// What a job is.
@@ -50,7 +63,12 @@ pub struct Job {
     /// The same, and the callbacks have run.
     over: AtomicBool,
     pub callbacks: Option<Callbacks>,
-    /// The items of a list, for whoever sends them and for errors that name one.
+    pub policy: Policy,
+    /// How its function is called.
+    pub style: u8,
+    /// How often a task was done again, after a death and after an error.
+    attempts: Mutex<HashMap<u32, (u32, u32)>>,
+    /// The items of a list, or the argument of a single task that may be done again, for whoever sends them and for errors that name one.
     items: Mutex<Option<Py<PyAny>>>,
 }
 
@@ -82,6 +100,8 @@ impl Job {
         function: Option<Arc<Function>>,
         callbacks: Option<Callbacks>,
         items: Option<Py<PyAny>>,
+        policy: Policy,
+        style: u8,
     ) -> Job {
         let is_stream = matches!(shape, Shape::Stream { .. });
         let results = if is_stream { VecDeque::new() } else { (0..count).map(|_| None).collect() };
@@ -94,6 +114,9 @@ impl Job {
             settled: AtomicBool::new(!is_stream && count == 0),
             over: AtomicBool::new(!is_stream && count == 0),
             callbacks,
+            policy,
+            style,
+            attempts: Mutex::default(),
             items: Mutex::new(items),
         }
     }
@@ -249,6 +272,28 @@ impl Job {
     /// The items of a list.
     pub fn items(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         self.items.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|items| items.clone_ref(py))
+    }
+
+    /// True if the task is to be done once more: counts that as an attempt.
+    pub fn may_retry(&self, after_death: bool, index: u32, has_record: bool) -> bool {
+        let most = if after_death { self.policy.retries } else { self.policy.error_retries };
+        if most == 0 || !(has_record || self.items.lock().unwrap_or_else(PoisonError::into_inner).is_some()) {
+            return false;
+        }
+        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
+        let (deaths, errors) = attempts.entry(index).or_default();
+        let count = if after_death { deaths } else { errors };
+        *count += 1;
+        *count <= most
+    }
+
+    /// The tasks that are not settled.
+    pub fn unsettled(&self) -> Vec<u32> {
+        let body = self.body();
+        match self.shape {
+            Shape::Stream { .. } => Vec::new(),
+            _ => (0..).zip(&body.results).filter(|(_, place)| place.is_none()).map(|(index, _)| index).collect(),
+        }
     }
 
     /// Lets go of the items. To be dropped where Python may run.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use polyproc_engine::pool::Because;
 use polyproc_engine::{Deadline, Error};
 use pyo3::exceptions::{PyException, PyStopIteration, PyValueError};
 use pyo3::prelude::*;
@@ -51,6 +52,16 @@ fn open<'py>(py: Python<'py>, desk: &Desk, job: &Job, index: u32, raw: Raw) -> P
                 (None, Some(items)) => items.bind(py).get_item(index).ok(),
                 (None, None) => None,
             };
+            match ended.because {
+                Some(Because::Cancelled) => return exception(helper(py, "cancelled")?.call0()?),
+                Some(Because::TimedOut) => {
+                    let seconds = job.policy.timeout.map_or(0.0, |limit| limit as f64 / 1e9);
+                    let place = (job.shape != Shape::Single).then_some(index);
+                    let error = helper(py, "timed_out")?;
+                    return exception(error.call1((ended.pid, seconds, place, argument.is_some(), argument))?);
+                }
+                None => {}
+            }
             let single = job.shape == Shape::Single;
             let place = (!single).then_some(index);
             let status = ended.status;
@@ -58,6 +69,7 @@ fn open<'py>(py: Python<'py>, desk: &Desk, job: &Job, index: u32, raw: Raw) -> P
             exception(helper(py, "died")?.call1((ended.pid, status.code(), text, place, argument.is_some(), argument))?)
         }
         Raw::Failed(error) => exception(error.into_bound(py)),
+        Raw::Cancelled => exception(helper(py, "cancelled")?.call0()?),
         Raw::Terminated => exception(helper(py, "terminated")?.call0()?),
         Raw::Broken => {
             let (note, ended) = desk.why_broken(py)?;
@@ -206,6 +218,12 @@ impl Outcome {
             self.desk.get().nudge(py)?;
         }
         Ok(self.job.is_over())
+    }
+
+    /// Gives the tasks up that are not done: those that run are ended with their workers. False if there were none.
+    fn cancel(&self, py: Python<'_>) -> PyResult<bool> {
+        self.desk.get().check_process()?;
+        self.desk.get().cancel(py, &self.job)
     }
 
     /// Whether the function returned. ``ValueError`` if it still runs.

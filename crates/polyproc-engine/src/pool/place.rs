@@ -1,0 +1,151 @@
+//! A worker as its ledger sees it: the lane, and the tasks that are in it, in their order.
+
+use super::lane::Lane;
+use super::settled::{Because, Ended, Outcome, Settled};
+use super::{number_of, record};
+use crate::Result;
+use crate::channel::{Body, Envelope, Parcel};
+use crate::process::Child;
+use crate::sys::clock::{self, Deadline};
+use crate::sys::{cpu, proc, signal};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// How long a worker may take to stop, before we look whether it is in the task that it is to be ended in.
+const STOPPING: u64 = 20_000_000;
+
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) id: u64,
+    pub(super) kept: Option<Box<[u8]>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) number: u32,
+    pub(super) lane: Lane,
+    pub(super) flight: VecDeque<Flight>,
+    /// How many more units it may get.
+    pub(super) left: u32,
+    pub(super) stopped: bool,
+    pub(super) ended: Option<Arc<Ended>>,
+    /// The worker's process, where it is known.
+    pub(super) child: Option<Arc<Child>>,
+    /// The task for whose sake the worker is being ended.
+    pub(super) condemned: Option<(u64, Because)>,
+    /// What its worker had counted when we last looked: nanoseconds and tasks.
+    pub(super) measured: (u64, u64),
+}
+
+impl Place {
+    /// The task that the worker is in, and since when.
+    pub(super) fn running(&self) -> Option<(u64, u64)> {
+        let state = self.lane.state();
+        let (id, since) = (state.running.load(Ordering::Acquire), state.since.load(Ordering::Relaxed));
+        (id != 0).then_some((id, since))
+    }
+
+    /// Ends the worker for the sake of the task that it runs, and only in that task: it is stopped first, and goes on if it
+    /// was in another by then.
+    pub(super) fn condemn(&mut self, id: u64, because: Because) -> bool {
+        let Some(child) = self.child.clone() else { return false };
+        if child.send_signal(signal::STOP).is_err() {
+            return false;
+        }
+        let still = clock::now() + STOPPING;
+        while !proc::is_stopped(child.pid()) && clock::now() < still {
+            cpu::give_way();
+        }
+        // Committed, though its number still stands there: then it is done.
+        let results = self.lane.results.len() as usize;
+        let done = self.flight.iter().take(results).any(|flight| flight.id == id);
+        let condemned = !done && self.running().is_some_and(|(running, _)| running == id);
+        if condemned {
+            self.condemned = Some((id, because));
+            let _ = child.send_signal(signal::KILL);
+        } else {
+            let _ = child.send_signal(signal::CONTINUE);
+        }
+        condemned
+    }
+
+    pub(super) fn put(&mut self, id: u64, parcel: &mut Parcel<'_>, kept: &mut Option<Box<[u8]>>, begins_unit: bool) -> Result<()> {
+        parcel.kind = record::TASK;
+        self.lane.tasks.try_put_quietly(parcel, Deadline::Never)?;
+        self.flight.push_back(Flight { id, kept: kept.take() });
+        if begins_unit && self.left != u32::MAX {
+            self.left = self.left.saturating_sub(1);
+        }
+        Ok(())
+    }
+
+    /// A worker that may not be sent more ends after what it has.
+    pub(super) fn stop_if_spent(&mut self) {
+        if self.left == 0 {
+            self.stop();
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        if !self.stopped && self.ended.is_none() {
+            let mut parcel = Parcel { kind: record::STOP, ..Parcel::default() };
+            self.stopped = self.lane.tasks.try_put_quietly(&mut parcel, Deadline::Never).is_ok();
+            self.lane.tasks.tell();
+        }
+    }
+
+    /// Takes results out of the lane. True if some were left because there are enough.
+    pub(super) fn drain(&mut self, envelope: &mut Envelope, settled: &mut Vec<Settled>, most: usize) -> bool {
+        loop {
+            if self.lane.results.is_empty() {
+                return false;
+            }
+            if settled.len() >= most {
+                return true;
+            }
+            match self.lane.results.try_get(envelope, Deadline::Never) {
+                Ok(true) => {}
+                Ok(false) => return false,
+                // Its worker has written over it: what it was to bring will be missed at its end.
+                Err(_) => continue,
+            }
+            if envelope.kind == record::NOTE {
+                let note = envelope.inline.as_slice().into();
+                settled.push(Settled { id: 0, outcome: Outcome::Note(note), kept: None });
+                continue;
+            }
+            // Results come in the order of the tasks; what does not is the work of a process that breaks the rules.
+            let expected = self.flight.front().map(|flight| flight.id);
+            if number_of(&envelope.inline) != expected || expected.is_none() {
+                continue;
+            }
+            let Some(flight) = self.flight.pop_front() else { continue };
+            let outcome =
+                if envelope.buffers.is_empty() && matches!(envelope.body, Body::Inline) && envelope.names_nothing() {
+                    Outcome::Done(envelope.inline[8..].into())
+                } else {
+                    Outcome::Large(std::mem::take(envelope))
+                };
+            settled.push(Settled { id: flight.id, outcome, kept: flight.kept });
+        }
+    }
+
+    /// Follows the pace: down at once, up slowly, since a first task often has to import what it needs.
+    pub(super) fn measure(&mut self, pace: &mut u64) {
+        let state = self.lane.state();
+        let now = (state.busy.load(Ordering::Relaxed), state.done.load(Ordering::Relaxed));
+        let tasks = now.1.wrapping_sub(self.measured.1);
+        if tasks == 0 || tasks > u64::from(u32::MAX) {
+            return;
+        }
+        let sample = (now.0.wrapping_sub(self.measured.0) / tasks).max(1);
+        self.measured = now;
+        *pace = match *pace {
+            0 => sample,
+            known if sample < known => known / 4 + sample / 4 * 3,
+            known => known / 4 * 3 + sample / 4,
+        }
+        .max(1);
+    }
+}

@@ -1,0 +1,87 @@
+//! What a ledger tells: where tasks should go, and what became of them.
+
+use crate::channel::Envelope;
+use crate::process::Status;
+use crate::shm::Handle;
+use std::sync::Arc;
+
+/// A worker's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seat {
+    /// Its number, never used twice by one ledger.
+    pub number: u32,
+    /// The lane, for [`super::Worker::attach`].
+    pub handle: Handle,
+}
+
+/// How a worker ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// The seat that it had.
+    pub seat: u32,
+    /// Its pid.
+    pub pid: i32,
+    /// How it ended.
+    pub status: Status,
+    /// It had said that it was ready for tasks.
+    pub was_ready: bool,
+    /// It was ended for the sake of the task that it ran.
+    pub because: Option<Because>,
+}
+
+/// Why a ledger ends a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// The task took too long.
+    TimedOut,
+    /// Nobody wants the task's result any more.
+    Cancelled,
+}
+
+/// What could be done about a task that nobody wants any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withdrawn {
+    /// It had not begun, and will not: it counts as settled.
+    Unbegun,
+    /// It runs; its worker is being ended, and it will be settled by that.
+    Running,
+    /// The ledger does not have it, or could not stop its worker in it.
+    Unknown,
+}
+
+/// What became of a task.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Its result, small: the face's bytes.
+    Done(Box<[u8]>),
+    /// Its result, with blocks: the record, which begins with the task's number.
+    Large(Envelope),
+    /// Its worker died in it.
+    Died(Arc<Ended>),
+    /// Not a task: a worker's word that belongs to none.
+    Note(Box<[u8]>),
+    /// Not a task: a worker ended. Its own tasks are settled or will be done by others.
+    Left(Arc<Ended>),
+}
+
+/// A task that is over.
+#[derive(Debug)]
+pub struct Settled {
+    /// Its number; zero for what belongs to no task.
+    pub id: u64,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What was given to [`Ledger::send`] to be kept.
+    pub kept: Option<Box<[u8]>>,
+}
+
+/// Where the next tasks should go.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// The seat.
+    pub seat: u32,
+    /// How many tasks it should get.
+    pub tasks: usize,
+    /// How many it has.
+    pub ahead: usize,
+}

@@ -1,0 +1,78 @@
+"""The worker's side of a pool. An *own* module, with little to import: it is the first thing that a worker runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from . import _pool_errors, _polyproc, process, util
+
+__all__: list[str] = []
+
+
+class Place:
+    """A worker's place in its pool, as an argument of its process."""
+
+    def __init__(self, seat: Any) -> None:
+        self._seat = seat
+        self.handle: bytes = seat.handle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OpenedPlace, (self._seat._share(),)
+
+
+class OpenedPlace:
+    """The same in a worker that was not forked."""
+
+    def __init__(self, handle: bytes) -> None:
+        self.handle = handle
+
+
+def work(
+    place: Place | OpenedPlace,
+    initializer: Callable[..., object] | None = None,
+    initargs: Iterable[Any] = (),
+    maxtasks: int | None = None,
+) -> None:
+    """What a worker does: the initializer, then tasks until the pool says that it is enough."""
+    if isinstance(place, Place):
+        _forget_half_imports()
+    # It ends with its parent like any daemon, but may have children of its own.
+    process.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    try:
+        end = _polyproc.Worker(place.handle)
+    except OSError:
+        util.debug("the pool is gone -- exiting")
+        return
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException as error:
+            end.note(_pool_errors.describe(error))
+            raise
+    try:
+        end.work(_pool_errors.describe, _pool_errors.refuse)
+    except KeyboardInterrupt:
+        util.debug("interrupted between tasks -- exiting")
+    util.debug("worker exiting")
+
+
+def _forget_half_imports() -> None:
+    """Modules that another thread of the parent was importing at the fork: here nobody would ever finish that.
+
+    A replacement is forked by whatever thread notices that it is needed. Without this, a task that imports such a module
+    waits for a lock whose owner does not exist.
+    """
+    locks = getattr(importlib._bootstrap, "_module_locks", {})  # type: ignore[attr-defined]
+    me = threading.get_ident()
+    for name, module in list(sys.modules.items()):
+        if not getattr(getattr(module, "__spec__", None), "_initializing", False):
+            continue
+        reference = locks.get(name)
+        lock = reference() if reference is not None else None
+        if lock is not None and getattr(lock, "owner", me) not in (me, None):
+            del sys.modules[name]
+            del locks[name]
