@@ -6,6 +6,7 @@ exception anew, with the text as its cause; where that cannot be done, an error 
 
 from __future__ import annotations
 
+import signal
 import traceback
 from typing import Any
 
@@ -79,7 +80,9 @@ def died(
     task = "a task" if index is None else f"task {index}"
     name = "arguments" if index is None else "argument"
     shown = f" ({name} {short(argument)})" if has_argument else ""
-    code = "" if exitcode is None else f" (exit code {exitcode})"
+    if exitcode is not None:
+        ended = _how(exitcode)
+    code = f" (exit code {exitcode})" if exitcode is not None and exitcode < 0 else ""
     return errors.WorkerDiedError(
         f"the worker process with pid {pid} {ended}{code} while it ran {task}{shown}; the pool goes on without that task",
         pid,
@@ -132,6 +135,15 @@ def short(value: object) -> str:
     except Exception as error:
         shown = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
     return shown if len(shown) <= LONGEST else f"{shown[: LONGEST - 3]}..."
+
+
+def _how(exitcode: int) -> str:
+    if exitcode >= 0:
+        return f"exited with code {exitcode}"
+    try:
+        return f"was killed by {signal.Signals(-exitcode).name}"
+    except ValueError:
+        return f"was killed by signal {-exitcode}"
 
 
 def _traceback_of(error: BaseException) -> str:

@@ -177,6 +177,8 @@ class Pool(_standard.Pool):
         with self._keeping:
             for worker in [worker for worker in self._pool if _has_ended(worker)]:
                 worker.join()
+                if worker.exitcode is not None:
+                    self._desk.note_exit(worker.pid, worker.exitcode)
                 self._pool.remove(worker)
             if self._state == RUN or (self._state == CLOSE and self._desk.jobs()):
                 self._repopulate_pool()

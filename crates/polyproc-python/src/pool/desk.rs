@@ -56,6 +56,8 @@ pub struct Books {
     /// What a worker said of its initializer, and how the last one ended.
     note: Option<Box<[u8]>>,
     last_end: Option<Arc<Ended>>,
+    /// Exit codes of workers that are not children of this process, as the pool has heard of them.
+    exits: HashMap<i32, i32>,
     /// Workers that ended before they were ready, one after another.
     failures: u32,
 }
@@ -252,6 +254,18 @@ impl Desk {
         Ok(())
     }
 
+    /// The exit code of a worker of whom the supervisor cannot tell.
+    pub fn exit_of(&self, py: Python<'_>, pid: i32) -> PyResult<Option<i32>> {
+        // The keeper hears of it when it collects the worker.
+        let known = || self.books().exits.get(&pid).copied();
+        if known().is_none()
+            && let Some(keeper) = self.keeper.get()
+        {
+            keeper.call0(py)?;
+        }
+        Ok(known())
+    }
+
     /// Why there will be no workers.
     pub fn why_broken(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, Option<Arc<Ended>>)> {
         let (note, ended) = {
@@ -305,6 +319,15 @@ impl Desk {
     fn open_seat(&self, most: Option<u32>) -> PyResult<Seat> {
         let seat = self.ledger.open_seat(most).map_err(errors::raise)?;
         Ok(Seat { ledger: Arc::clone(&self.ledger), seat })
+    }
+
+    /// Notes how a worker ended.
+    fn note_exit(&self, pid: i32, code: i32) {
+        let mut books = self.books();
+        if books.exits.len() >= 4096 {
+            books.exits.clear();
+        }
+        books.exits.insert(pid, code);
     }
 
     /// The numbers of the jobs that are not settled.

@@ -64,9 +64,12 @@ fn open<'py>(py: Python<'py>, desk: &Desk, job: &Job, index: u32, raw: Raw) -> P
             }
             let single = job.shape == Shape::Single;
             let place = (!single).then_some(index);
-            let status = ended.status;
-            let text = status.to_string();
-            exception(helper(py, "died")?.call1((ended.pid, status.code(), text, place, argument.is_some(), argument))?)
+            let text = ended.status.to_string();
+            let code = match ended.status.code() {
+                None => desk.exit_of(py, ended.pid)?,
+                known => known,
+            };
+            exception(helper(py, "died")?.call1((ended.pid, code, text, place, argument.is_some(), argument))?)
         }
         Raw::Failed(error) => exception(error.into_bound(py)),
         Raw::Cancelled => exception(helper(py, "cancelled")?.call0()?),
