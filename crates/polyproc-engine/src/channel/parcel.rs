@@ -3,7 +3,7 @@
 //! Up to 64 KiB a message lies in the ring. What is larger lies in blocks, copied there once, before any lock is taken.
 
 use crate::Result;
-use crate::shm::{Directory, Handle, Lease, unpin};
+use crate::shm::{Handle, Lease};
 
 /// The largest body that lies in a ring, in bytes.
 pub const INLINE_MAX: usize = 64 * 1024;
@@ -64,6 +64,15 @@ impl<'a> Parcel<'a> {
         Ok(())
     }
 
+    /// Makes the names of the objects a block of their own, the last of all. True if there is one.
+    pub(crate) fn name_references(&mut self) -> Result<bool> {
+        if !self.references.is_empty() {
+            self.blocks.push(Lease::naming(self.references)?);
+            self.references = &[];
+        }
+        Ok(self.blocks.last().is_some_and(Lease::names_objects))
+    }
+
     /// The bytes that lie in blocks.
     pub(crate) fn weight(&self) -> u64 {
         self.blocks.iter().map(|lease| lease.len() as u64).sum()
@@ -85,6 +94,8 @@ impl<'a> Parcel<'a> {
     }
 
     /// Names the objects whose handles stand in the message, so that they live until it has been read.
+    ///
+    /// The caller holds them until the message is sent.
     pub fn set_references(&mut self, references: &'a [Handle]) {
         self.references = references;
     }
@@ -119,13 +130,13 @@ pub struct Envelope {
     pub body: Body,
     /// The other buffers, in the order in which they were added.
     pub buffers: Vec<Lease>,
-    /// The objects that the message names; they live at least as long as they stand here.
-    references: Vec<Handle>,
+    /// The block that names the objects whose handles stand in the message; they live at least as long as it does.
+    pub(crate) names: Option<Lease>,
 }
 
 impl Default for Envelope {
     fn default() -> Envelope {
-        Envelope { kind: 0, inline: Vec::new(), body: Body::Inline, buffers: Vec::new(), references: Vec::new() }
+        Envelope { kind: 0, inline: Vec::new(), body: Body::Inline, buffers: Vec::new(), names: None }
     }
 }
 
@@ -185,18 +196,18 @@ impl Envelope {
         self.inline.clear();
         self.body = Body::Inline;
         self.buffers.clear();
-        self.release();
+        self.names = None;
     }
 
     /// The blocks of the message that has come.
     pub(crate) fn leases(&self) -> impl Iterator<Item = &Lease> {
         let body = if let Body::Block(lease) = &self.body { Some(lease) } else { None };
-        body.into_iter().chain(&self.buffers)
+        body.into_iter().chain(&self.buffers).chain(&self.names)
     }
 
     /// True if it names no objects.
     pub(crate) fn names_nothing(&self) -> bool {
-        self.references.is_empty()
+        self.names.is_none()
     }
 
     /// The same message, to be sent on. The blocks move to the parcel.
@@ -208,7 +219,8 @@ impl Envelope {
             body_in_block = true;
         }
         blocks.append(&mut self.buffers);
-        Parcel { kind: self.kind, inline: &self.inline, body_in_block, blocks, references: &self.references }
+        blocks.extend(self.names.take());
+        Parcel { kind: self.kind, inline: &self.inline, body_in_block, blocks, references: &[] }
     }
 
     /// Takes back the blocks of [`Envelope::as_parcel`].
@@ -216,25 +228,7 @@ impl Envelope {
         if body_in_block && !blocks.is_empty() {
             self.body = Body::Block(blocks.remove(0));
         }
+        self.names = blocks.pop_if(|lease| lease.names_objects());
         self.buffers = blocks;
-    }
-
-    pub(crate) fn references_mut(&mut self) -> &mut Vec<Handle> {
-        &mut self.references
-    }
-
-    fn release(&mut self) {
-        if !self.references.is_empty() {
-            let directory = Directory::open();
-            for handle in self.references.drain(..) {
-                unpin(&directory, handle);
-            }
-        }
-    }
-}
-
-impl Drop for Envelope {
-    fn drop(&mut self) {
-        self.release();
     }
 }

@@ -37,6 +37,8 @@ pub const MAX_BLOCK: u64 = GRAIN << (CLASSES - 1);
 /// | length, reserved, idle_since | whoever allocates, gives back or trims | directory lock |
 /// | transit | the sender before it commits; the receiver after | the ring's locks |
 /// | shared | a process that forks while it holds the block | a single store |
+/// | names | the sender, before it tags the block | a single store |
+/// | segment_of | the producer that adds it; who gives it back | the ring's locks |
 #[repr(C)]
 pub(crate) struct BlockState {
     offset: AtomicU64,
@@ -47,9 +49,13 @@ pub(crate) struct BlockState {
     class: AtomicU32,
     /// More than one process may hold it.
     shared: AtomicU32,
+    /// How many handles of objects stand in it, which live as long as the block is in use.
+    names: AtomicU32,
+    /// The ring that it is a segment of, and which it lives as long as.
+    segment_of: AtomicU32,
 }
 
-// SAFETY: plain atomics, 48 bytes.
+// SAFETY: plain atomics, 56 bytes.
 unsafe impl CellState for BlockState {
     const KIND: Kind = Kind::Block;
 }
@@ -111,6 +117,9 @@ pub(super) fn make_private(session: &Session, lease: &mut LocalLease) {
 pub(super) fn retire(directory: &Directory, index: u32) {
     let cell = directory.session.cell(index);
     let block = cell.state::<BlockState>();
+    let named: Vec<Handle> = named_in(index).collect();
+    block.names.store(0, Ordering::Relaxed);
+    block.segment_of.store(0, Ordering::Relaxed);
     block.transit.store(0, Ordering::Relaxed);
     block.shared.store(0, Ordering::Relaxed);
     block.idle_since.store(clock::now(), Ordering::Relaxed);
@@ -118,6 +127,46 @@ pub(super) fn retire(directory: &Directory, index: u32) {
     cell.kind.store(Kind::IdleBlock as u32, Ordering::Release);
     link_idle(directory, index);
     fault!("block.pushed");
+    for handle in named {
+        if super::directory::generation(handle.cell) == handle.generation {
+            directory.free_if_unused(handle.cell);
+        }
+    }
+}
+
+/// The handles that stand in a block.
+fn named_in(index: u32) -> impl Iterator<Item = Handle> {
+    let count = u64::from(state(index).names.load(Ordering::Acquire));
+    let (start, reserved) = place(index).unwrap_or((std::ptr::null_mut(), 0));
+    (0..count.min(reserved / 8)).map(move |number| {
+        // SAFETY: the place has `reserved` bytes from its start on, which is that of a page; peers change them atomically, if
+        // at all.
+        let word = unsafe { &*start.add(number as usize * 8).cast::<AtomicU64>() }.load(Ordering::Relaxed);
+        Handle { cell: word as u32, generation: (word >> 32) as u32 }
+    })
+}
+
+/// True if a message names the object. Under the directory's lock, so that none comes or goes.
+pub(super) fn is_named(session: &Session, object: Handle) -> bool {
+    (1..session.cells_top()).any(|index| {
+        session.cell(index).kind() == Kind::Block
+            && state(index).names.load(Ordering::Acquire) != 0
+            && named_in(index).any(|handle| handle == object)
+    })
+}
+
+/// The ring that the block is a segment of.
+pub(crate) fn segment_of(index: u32) -> Option<u32> {
+    let ring = state(index).segment_of.load(Ordering::Acquire);
+    (ring != 0).then_some(ring)
+}
+
+/// Gives a segment back that its ring has left, or never had. Under the directory's lock.
+pub(crate) fn free_segment(directory: &Directory, handle: Handle) {
+    if is_block(handle.cell) && super::directory::generation(handle.cell) == handle.generation {
+        state(handle.cell).segment_of.store(0, Ordering::Release);
+        directory.free_if_unused(handle.cell);
+    }
 }
 
 pub(super) fn link_idle(directory: &Directory, index: u32) {
@@ -172,6 +221,8 @@ fn allocate(length: u64, holding: u32) -> Result<(Handle, u64)> {
             let block = cell.state::<BlockState>();
             block.transit.store(0, Ordering::Relaxed);
             block.shared.store(0, Ordering::Relaxed);
+            block.names.store(0, Ordering::Relaxed);
+            block.segment_of.store(0, Ordering::Relaxed);
             cell.kind.store(Kind::Block as u32, Ordering::Release);
             session.holding(local::me().index(), idle).store(holding, Ordering::Release);
             Handle { cell: idle, generation: cell.generation.load(Ordering::Relaxed) }
@@ -387,6 +438,32 @@ impl Lease {
     /// Marks the block as part of an item that is about to be committed.
     pub(crate) fn tag(&self, transit: Transit) {
         state(self.handle.cell).transit.store(transit.bits(), Ordering::Release);
+    }
+
+    /// A block that names objects, so that they live as long as it does. The caller holds them.
+    pub(crate) fn naming(objects: &[Handle]) -> Result<Lease> {
+        let lease = Lease::allocate(objects.len() * 8)?;
+        for (number, handle) in objects.iter().enumerate() {
+            let word = u64::from(handle.cell) | (u64::from(handle.generation) << 32);
+            // SAFETY: the block has a word for each, aligned to a page.
+            unsafe { &*lease.address.add(number * 8).cast::<AtomicU64>() }.store(word, Ordering::Relaxed);
+            super::directory::mark_named(*handle);
+        }
+        // ORDER: Release: who sees the number sees the handles. Whoever looks because the last hold was dropped has the
+        // directory's lock, which that drop had before.
+        state(lease.handle.cell).names.store(objects.len() as u32, Ordering::Release);
+        Ok(lease)
+    }
+
+    /// True if the block names objects.
+    pub(crate) fn names_objects(&self) -> bool {
+        state(self.handle.cell).names.load(Ordering::Acquire) != 0
+    }
+
+    /// Makes the block a segment of a ring: it then lives as long as the ring, or until it is given back.
+    pub(crate) fn become_segment(self, ring: u32) {
+        state(self.handle.cell).segment_of.store(ring, Ordering::Release);
+        self.hand_over();
     }
 
     /// Marks the block as received.

@@ -3,12 +3,12 @@
 //! ```text
 //!  cell (128 bytes)
 //!  ┌──────┬────────────┬──────┬───────────┬──────────────────────────────────────────┐
-//!  │ kind │ generation │ pins │ next_free │ state of the object, as its kind has it  │
+//!  │ kind │ generation │ named│ next_free │ state of the object, as its kind has it  │
 //!  └──────┴────────────┴──────┴───────────┴──────────────────────────────────────────┘
 //!  holdings[slot][cell]: HELD | what this process has taken of the object (permits, waiters)
 //! ```
 //!
-//! An object lives while any slot holds it, or a message on its way pins it, or (a block) it is in transit in a ring. So
+//! An object lives while any slot holds it, or a message on its way names it, or (a block) it is in transit in a ring. So
 //! nobody counts references across processes, and nothing needs to be put right when a process dies between two
 //! counters: its row of holdings is read and cleared.
 //!
@@ -90,13 +90,14 @@ impl Kind {
 /// | field | written by | under |
 /// | --- | --- | --- |
 /// | kind, generation, next_free | anybody | the directory's lock |
-/// | pins | senders and receivers of messages with handles | atomically |
+/// | named | who sends a message with the object's handle; only ever set | a single store |
 /// | state | as the kind says | as the kind says |
 #[repr(C, align(128))]
 pub(crate) struct Cell {
     pub(super) kind: AtomicU32,
     pub(super) generation: AtomicU32,
-    pins: AtomicU32,
+    /// Some message may name the object: see [`super::block::Lease::naming`].
+    named: AtomicU32,
     pub(super) next_free: AtomicU32,
     state: [AtomicU32; 28],
 }
@@ -232,7 +233,7 @@ impl Directory {
         for word in &cell.state {
             word.store(0, Ordering::Relaxed);
         }
-        cell.pins.store(0, Ordering::Relaxed);
+        cell.named.store(0, Ordering::Relaxed);
         cell.next_free.store(0, Ordering::Relaxed);
         prepare(cell);
         let generation = cell.generation.load(Ordering::Relaxed);
@@ -243,10 +244,13 @@ impl Directory {
         Ok(Handle { cell: index, generation })
     }
 
-    /// True if any process holds the object, a message pins it, or it is in transit.
+    /// True if any process holds the object, a message names it, or it is in transit.
     pub(super) fn is_alive(&self, index: u32) -> bool {
         let cell = self.session.cell(index);
-        cell.pins.load(Ordering::Acquire) != 0 || self.is_held(index) || kinds::in_transit(cell.kind(), index)
+        let handle = Handle { cell: index, generation: cell.generation.load(Ordering::Relaxed) };
+        self.is_held(index)
+            || kinds::in_transit(cell.kind(), index)
+            || (cell.named.load(Ordering::Acquire) != 0 && block::is_named(self.session, handle))
     }
 
     /// True if any process holds the object.
@@ -308,8 +312,11 @@ impl Directory {
                 _ => {}
             }
         }
-        for index in 1..top {
+        // Twice: what an object of the second half had of the first is found by the second pass.
+        for index in (1..top).chain(1..top) {
             self.free_if_unused(index);
+        }
+        for index in 1..top {
             if block::is_block(index) {
                 reserved += block::reserved_by(index);
             }
@@ -332,17 +339,9 @@ pub(crate) fn create<S: CellState>(prepare: impl FnOnce(&S)) -> Result<Hold> {
     Ok(Hold { handle, kind: S::KIND })
 }
 
-/// Keeps the object of a handle alive while the handle is in a message.
-pub(crate) fn pin(handle: Handle) {
-    cell(handle.cell).pins.fetch_add(1, Ordering::AcqRel);
-}
-
-/// Takes back a [`pin`].
-pub(crate) fn unpin(directory: &Directory, handle: Handle) {
-    let pins = &cell(handle.cell).pins;
-    // A message that was written over may name anything: never below zero.
-    let _ = pins.fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| count.checked_sub(1));
-    directory.free_if_unused(handle.cell);
+/// From now on the last one to drop the object looks whether a message names it.
+pub(super) fn mark_named(handle: Handle) {
+    cell(handle.cell).named.store(1, Ordering::Release);
 }
 
 /// This process's hold on a shared object. While it lives the object lives. A fork passes it on to the child.

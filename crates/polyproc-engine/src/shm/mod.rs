@@ -9,7 +9,7 @@
 //!  └────────┴──────────────┴───────────────────┴─────────────────────────────┴──────────────────────────────┘
 //! ```
 //!
-//! **Invariant:** whether an object is alive can always be derived: it is held by a slot, pinned by a message, or (a
+//! **Invariant:** whether an object is alive can always be derived: it is held by a slot, named by a message, or (a
 //! block) in transit in a ring. Lists and counters only make that quick to find, and are rebuilt when the process that
 //! was changing them dies.
 //!
@@ -28,12 +28,12 @@ mod participant;
 mod session;
 mod sweep;
 
-pub(crate) use block::{BlockState, Transit, free_block, is_block, place};
+pub(crate) use block::{BlockState, Transit, free_block, free_segment, is_block, place, segment_of};
 pub use block::{Lease, MAX_BLOCK, Memory, trim};
 #[cfg(feature = "fault-points")]
 pub use census::{Census, census};
 pub(crate) use directory::{
-    Cell, CellState, Directory, HELD, Kind, cell, cells_top, create, generation, holding, pin, unpin,
+    Cell, CellState, Directory, HELD, Kind, cell, cells_top, create, generation, holding,
 };
 pub use directory::{Handle, Hold};
 pub use fork::life_descriptor;

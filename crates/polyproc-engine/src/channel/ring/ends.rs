@@ -1,13 +1,16 @@
 //! What remains of a ring when somebody ends: a process that held it, or the ring itself.
 
-use super::segment::{LINK, Segment, WRAP, names};
+use super::segment::{LINK, Segment, WRAP, blocks};
 use super::state::{Cursor, RingState, len};
 use crate::shm::{self, BlockState, Cell, Death, Directory, Handle, Kind, Transit, free_block, is_block};
 use crate::sync::signal;
 use std::sync::atomic::Ordering;
 
-/// True if the block is part of an item that is in its ring.
+/// True if the block is part of an item that is in its ring, or a segment of one.
 pub(crate) fn carries(block: u32) -> bool {
+    if shm::segment_of(block).is_some_and(|ring| shm::cell(ring).kind() == Kind::Ring) {
+        return true;
+    }
     let bits = shm::cell(block).state::<BlockState>().transit.load(Ordering::Acquire);
     let Some(transit) = Transit::of(bits) else { return false };
     let ring: &Cell = shm::cell(transit.ring);
@@ -41,44 +44,49 @@ pub(crate) fn on_death(cell: u32, death: &Death) {
 }
 
 /// Gives back the items that nobody will take out any more, and the segments. Under the directory's lock.
+///
+/// DEATH: nothing of the ring itself changes, so the next holder of the directory's lock does the same again, and finds what
+/// is left. What it cannot find any more is in no ring from then on, and found by that.
 pub(crate) fn destroy(directory: &Directory, cell: u32) {
     let state = shm::cell(cell).state::<RingState>();
     // The walk is that of a consumer. Nobody holds the ring, so no lock is needed; and this process may hold none of the
     // blocks, whatever the records say, so they are freed by their numbers.
-    let segment = state.get_segment.load(Ordering::Acquire);
-    let mut walk = Walk { segment, position: Cursor::of(state.head.load(Ordering::Acquire)).position };
+    let first = state.get_segment.load(Ordering::Acquire);
+    let position = Cursor::of(state.head.load(Ordering::Acquire)).position;
+    let mut walk = Walk { segment: first, position, passed: Vec::new() };
     for _ in 0..len(state) {
-        let Some((blocks, references)) = walk.next(directory) else { break };
-        let mut head = Cursor::of(state.head.load(Ordering::Relaxed));
-        head.items = head.items.wrapping_add(1);
-        // First the item is gone, then what it named: a death here leaks, and never frees what is in use.
-        state.head.store(head.bits(), Ordering::Release);
+        let Some(blocks) = walk.next() else { break };
         for block in blocks {
-            free_block(directory, block);
-        }
-        for handle in references {
-            shm::unpin(directory, handle);
+            free_block_of(directory, cell, block);
         }
     }
-    walk.drop_rest(directory, state.put_segment.load(Ordering::Acquire));
-    // DEATH of a producer that was adding a segment, with nobody after it to settle that.
-    let pending = state.pending.load(Ordering::Acquire);
-    if pending != 0 && shm::generation(pending) == state.pending_generation.load(Ordering::Relaxed) {
-        free_segment(directory, pending);
-    }
-    for word in [&state.get_segment, &state.put_segment, &state.pending, &state.retired] {
-        word.store(0, Ordering::Release);
+    let others = [&state.put_segment, &state.pending, &state.retired].map(|word| word.load(Ordering::Acquire));
+    for segment in walk.passed.into_iter().chain([walk.segment]).chain(others) {
+        if segment != 0 && is_block(segment) && shm::segment_of(segment) == Some(cell) {
+            shm::free_segment(directory, Handle { cell: segment, generation: shm::generation(segment) });
+        }
     }
 }
 
-/// A walk over the records of a ring that nobody uses any more, freeing the segments behind it.
+/// Frees a block that lies in the ring, whatever a record says.
+fn free_block_of(directory: &Directory, ring: u32, block: u32) {
+    let bits = shm::cell(block).state::<BlockState>().transit.load(Ordering::Acquire);
+    if is_block(block) && Transit::of(bits).is_some_and(|transit| transit.ring == ring) {
+        free_block(directory, block);
+    }
+}
+
+/// A walk over the records of a ring that nobody uses any more.
 struct Walk {
     segment: u32,
     position: u32,
+    /// The segments behind it.
+    passed: Vec<u32>,
 }
 
 impl Walk {
-    fn next(&mut self, directory: &Directory) -> Option<(Vec<u32>, Vec<Handle>)> {
+    /// The blocks of the next item.
+    fn next(&mut self) -> Option<Vec<u32>> {
         loop {
             let segment = Segment::of(self.segment).ok()?;
             let position = segment.normal(self.position);
@@ -86,33 +94,18 @@ impl Walk {
             match record.kind {
                 WRAP => self.position = position.wrapping_add(segment.to_end(position)),
                 LINK => {
-                    let old = self.segment;
+                    let next = Segment::of(record.length).ok()?;
+                    self.passed.push(self.segment);
                     self.segment = record.length;
-                    self.position = Segment::of(record.length).ok()?.base;
-                    free_segment(directory, old);
+                    self.position = next.base;
                 }
                 _ if record.units() > segment.to_end(position) => return None,
                 _ => {
                     self.position = position.wrapping_add(record.units());
                     // SAFETY: the record's units lie within the segment, as checked.
-                    return Some(unsafe { names(segment.at(position), record) });
+                    return Some(unsafe { blocks(segment.at(position), record) });
                 }
             }
         }
-    }
-
-    fn drop_rest(&mut self, directory: &Directory, last: u32) {
-        if self.segment != 0 {
-            free_segment(directory, self.segment);
-        }
-        if last != 0 && last != self.segment {
-            free_segment(directory, last);
-        }
-    }
-}
-
-fn free_segment(directory: &Directory, index: u32) {
-    if is_block(index) {
-        shm::unpin(directory, Handle { cell: index, generation: shm::generation(index) });
     }
 }

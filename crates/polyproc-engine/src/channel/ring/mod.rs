@@ -7,7 +7,7 @@
 //!  ┌──────────────────────────────┬────────┬──────┐   ┌─────────────────────────────
 //!  │ record │ record │ … (a ring) │ record │ link ├──▶│ record │ …
 //!  └──────────────────────────────┴────────┴──────┘   └─────────────────────────────
-//!   record = length:32 kind:8 blocks:8 references:8 flags:8 │ blocks × 16 │ references × 8 │ body │ padding to 8
+//!   record = length:32 kind:8 blocks:8 flags:8 │ blocks × 16 │ body │ padding to 8
 //! ```
 //!
 //! Positions count units of 8 bytes and only grow (they wrap at 2³²); a segment knows the position at which it begins. A
@@ -39,7 +39,7 @@ use crate::sync::spin::{Linger, Spin};
 use crate::sys::clock::Deadline;
 use crate::sys::cpu;
 use crate::{Error, Result, fault};
-use segment::{BODY_IN_BLOCK, LINK, RecordHead, SEGMENT_HEAD, Segment, UNIT, WRAP, read};
+use segment::{BODY_IN_BLOCK, LINK, NAMES_IN_BLOCK, RecordHead, SEGMENT_HEAD, Segment, UNIT, WRAP, read};
 use state::{Cursor, len};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -170,12 +170,12 @@ impl Ring {
     /// Puts a parcel in if there is room now, and wakes nobody: the caller will [`Ring::tell`].
     pub(crate) fn try_put_quietly(&self, parcel: &mut Parcel<'_>, deadline: Deadline) -> Result<bool> {
         let state = self.state();
+        let names = parcel.name_references()?;
         let head = RecordHead {
             length: parcel.inline.len() as u32,
             kind: parcel.kind,
             blocks: parcel.blocks.len() as u8,
-            references: parcel.references.len() as u8,
-            flags: if parcel.body_in_block { BODY_IN_BLOCK } else { 0 },
+            flags: if parcel.body_in_block { BODY_IN_BLOCK } else { 0 } | if names { NAMES_IN_BLOCK } else { 0 },
         };
         debug_assert!(parcel.inline.len() <= INLINE_MAX && parcel.kind <= Parcel::MOST_KIND);
         let locked = PutLock::take(self, deadline)?;
@@ -198,12 +198,6 @@ impl Ring {
                 at.add(4).cast::<u32>().write(handle.generation);
                 at.add(8).cast::<u64>().write(lease.len() as u64);
                 at = at.add(16);
-            }
-            for handle in parcel.references {
-                shm::pin(*handle);
-                at.cast::<u32>().write(handle.cell);
-                at.add(4).cast::<u32>().write(handle.generation);
-                at = at.add(8);
             }
             std::ptr::copy_nonoverlapping(parcel.inline.as_ptr(), at, parcel.inline.len());
         }
@@ -256,7 +250,7 @@ impl Ring {
                 return Ok(Some((segment, tail)));
             }
             if units > to_end && to_end + units <= free {
-                segment.write_head(tail, RecordHead { length: 0, kind: WRAP, blocks: 0, references: 0, flags: 0 });
+                segment.write_head(tail, RecordHead { length: 0, kind: WRAP, blocks: 0, flags: 0 });
                 return Ok(Some((segment, tail.wrapping_add(to_end))));
             }
         }
@@ -277,12 +271,11 @@ impl Ring {
         state.pending_generation.store(handle.generation, Ordering::Relaxed);
         state.pending.store(handle.cell, Ordering::Release);
         fault!("ring.segment_pending");
-        shm::pin(handle);
-        lease.hand_over();
+        lease.become_segment(self.index());
         fault!("ring.segment_owned");
         match from {
             Some((old, at)) => {
-                let head = RecordHead { length: handle.cell, kind: LINK, blocks: 0, references: 0, flags: 0 };
+                let head = RecordHead { length: handle.cell, kind: LINK, blocks: 0, flags: 0 };
                 old.write_head(at, head);
             }
             None => state.get_segment.store(handle.cell, Ordering::Release),
@@ -426,8 +419,8 @@ impl Ring {
             return;
         }
         let handle = Handle { cell: retired, generation: state.retired_generation.load(Ordering::Relaxed) };
-        if state.get_segment.load(Ordering::Relaxed) != retired && shm::generation(retired) == handle.generation {
-            shm::unpin(&Directory::open(), handle);
+        if state.get_segment.load(Ordering::Relaxed) != retired {
+            shm::free_segment(&Directory::open(), handle);
         }
         state.retired.store(0, Ordering::Release);
     }
@@ -444,9 +437,7 @@ impl Ring {
             if state.get_segment.load(Ordering::Relaxed) == pending {
                 state.get_segment.store(0, Ordering::Release);
             }
-            if shm::generation(pending) == handle.generation {
-                shm::unpin(&Directory::open(), handle);
-            }
+            shm::free_segment(&Directory::open(), handle);
         }
         state.pending.store(0, Ordering::Release);
     }

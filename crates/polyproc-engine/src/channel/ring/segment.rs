@@ -17,6 +17,8 @@ pub(super) const WRAP: u8 = 254;
 pub(super) const LINK: u8 = 255;
 /// The first block of a record is its body.
 pub(super) const BODY_IN_BLOCK: u8 = 1;
+/// The last of the blocks names the objects whose handles stand in the message.
+pub(super) const NAMES_IN_BLOCK: u8 = 2;
 
 /// A segment as this process sees it.
 #[derive(Clone, Copy)]
@@ -99,25 +101,23 @@ pub(super) struct RecordHead {
     pub(super) length: u32,
     pub(super) kind: u8,
     pub(super) blocks: u8,
-    pub(super) references: u8,
     pub(super) flags: u8,
 }
 
 impl RecordHead {
     pub(super) fn of(bits: u64) -> RecordHead {
-        let [a, b, c, d, kind, blocks, references, flags] = bits.to_le_bytes();
-        RecordHead { length: u32::from_le_bytes([a, b, c, d]), kind, blocks, references, flags }
+        let [a, b, c, d, kind, blocks, flags, _] = bits.to_le_bytes();
+        RecordHead { length: u32::from_le_bytes([a, b, c, d]), kind, blocks, flags }
     }
 
     pub(super) fn bits(self) -> u64 {
         let [a, b, c, d] = self.length.to_le_bytes();
-        u64::from_le_bytes([a, b, c, d, self.kind, self.blocks, self.references, self.flags])
+        u64::from_le_bytes([a, b, c, d, self.kind, self.blocks, self.flags, 0])
     }
 
     pub(super) fn units(self) -> u32 {
         let bytes = UNIT
             + usize::from(self.blocks) * 16
-            + usize::from(self.references) * 8
             + (self.length as usize).min(2 * INLINE_MAX);
         bytes.div_ceil(UNIT) as u32
     }
@@ -141,16 +141,12 @@ pub(super) fn read(segment: Segment, position: u32, record: RecordHead, envelope
             let lease = Lease::receive(Handle { cell, generation }, length)?;
             if number == 0 && record.flags & BODY_IN_BLOCK != 0 {
                 envelope.body = Body::Block(lease);
+            } else if number + 1 == record.blocks && record.flags & NAMES_IN_BLOCK != 0 {
+                envelope.names = Some(lease);
             } else {
                 envelope.buffers.push(lease);
             }
             at = at.add(16);
-        }
-        for _ in 0..record.references {
-            let cell = at.cast::<u32>().read_volatile();
-            let generation = at.add(4).cast::<u32>().read_volatile();
-            envelope.references_mut().push(Handle { cell, generation });
-            at = at.add(8);
         }
         envelope.inline.reserve(length);
         std::ptr::copy_nonoverlapping(at, envelope.inline.as_mut_ptr(), length);
@@ -159,13 +155,12 @@ pub(super) fn read(segment: Segment, position: u32, record: RecordHead, envelope
     Ok(())
 }
 
-/// The blocks and the handles that a record names.
+/// The blocks that a record names.
 ///
 /// # Safety
 /// The record must lie wholly in its segment.
-pub(super) unsafe fn names(start: *const u8, record: RecordHead) -> (Vec<u32>, Vec<Handle>) {
+pub(super) unsafe fn blocks(start: *const u8, record: RecordHead) -> Vec<u32> {
     let mut blocks = Vec::with_capacity(record.blocks.into());
-    let mut references = Vec::with_capacity(record.references.into());
     // SAFETY: the caller vouches for the range.
     unsafe {
         let mut at = start.add(UNIT);
@@ -173,12 +168,6 @@ pub(super) unsafe fn names(start: *const u8, record: RecordHead) -> (Vec<u32>, V
             blocks.push(at.cast::<u32>().read_volatile());
             at = at.add(16);
         }
-        for _ in 0..record.references {
-            let cell = at.cast::<u32>().read_volatile();
-            let generation = at.add(4).cast::<u32>().read_volatile();
-            references.push(Handle { cell, generation });
-            at = at.add(8);
-        }
     }
-    (blocks, references)
+    blocks
 }
