@@ -43,7 +43,7 @@ _QUICK_FUNCTIONS = frozenset(
 _PATIENCE = 0.05
 
 #: Dicts that have a log, at most.
-_MOST_LOGS = 1024
+_MOST_LOGS = 256
 
 #: Iterators over objects in memory.
 _NONE: dict[int, int] = {}

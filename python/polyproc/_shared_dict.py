@@ -41,9 +41,12 @@ _BEGIN = 64  # of the first record
 _MOVED = 2**64 - 1  # head of a log that is of no use any more
 _OFFSET = 2**32 - 1
 FIRST_SIZE, LARGEST_SIZE = 16 * 1024, 4 * 1024 * 1024
+_ROOMY = 256 * 1024  # of a log that is filled again and again: so many writes go by before the server is asked
 
 #: Whether a processor sees the writes of another in their order; elsewhere the lock sees to it.
 _STRONG_ORDER = machine() in ("x86_64", "AMD64", "i686")
+
+_LENGTHS = [length.to_bytes(4, "little") for length in range(256)]
 
 #: What changes nothing.
 _READS = frozenset(
@@ -213,12 +216,10 @@ class Replica(_Place):
         if self.owner and self.owner == get_ident():
             self.append(record)
             return
-        while True:
-            try:
-                self._take()
-                break
-            except HolderDiedWarning:
-                continue
+        try:
+            self._take()
+        except HolderDiedWarning:
+            self._acquire()
         try:
             self.owner = get_ident()
             head = self.head
@@ -228,7 +229,7 @@ class Replica(_Place):
             if _BEGIN <= begin and end <= self.size:
                 self.view[begin:end] = record
                 if head[0] == word:
-                    head[0] = word + len(record)
+                    head[0] = word + end - begin
                     return
             self.append(record)
         finally:
@@ -327,6 +328,8 @@ class Log(_Place):
         """Begins the log anew, after somebody has found it full."""
         with self.locked():
             self._catch_up()
+            if self.size < _ROOMY:
+                self._move(_polyproc.Memory(4 * self.size))
             self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -339,7 +342,7 @@ class Log(_Place):
         if _BEGIN + 4 * len(data) > self.size:
             if 8 * len(data) > LARGEST_SIZE:
                 raise TooLarge
-            size = FIRST_SIZE
+            size = self.size
             while _BEGIN + 8 * len(data) > size:
                 size *= 2
             self._move(_polyproc.Memory(size))
@@ -458,7 +461,8 @@ class DictMethods:
             try:
                 if not replica.alive():
                     raise Moved
-                replica.set(len(record).to_bytes(4, "little") + record)
+                length = len(record)
+                replica.set((_LENGTHS[length] if length < 256 else length.to_bytes(4, "little")) + record)
                 return
             except Full:
                 self._refill_replica()
