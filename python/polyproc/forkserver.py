@@ -166,8 +166,6 @@ class ForkServer:
         finally:
             estate.close()
         self._requests = ours
-        # Left open, since children may need it to the very end; but without a warning of an unclosed socket.
-        util.Finalize(None, ours.detach, exitpriority=-1000)
 
     def _stop(self) -> None:
         """Lets the server end and waits for that; the tests of the standard library call it."""
@@ -190,7 +188,7 @@ def main(
     _preload(preload, main_path, sys_path)
     util._close_stdin()  # type: ignore[attr-defined]
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which ends us by leaving
-    with _socket(requests_fd) as requests:
+    with _Socket(requests_fd) as requests:
         _Server(requests, interrupt).serve()
     os._exit(0)
 
@@ -244,7 +242,7 @@ class _Server:
         word, descriptors, _, _ = socket.recv_fds(self.requests, 1, MAXFDS_TO_SEND)
         if not word:
             return False
-        status = _socket(descriptors.pop(0))
+        status = _Socket(descriptors.pop(0))
         try:
             pid = os.fork()
             if pid == 0:
@@ -294,7 +292,7 @@ class _Server:
             if ATEXIT_RUNS:
                 atexit._clear()
                 atexit.register(util._exit_function)  # type: ignore[attr-defined]
-            _forkserver._requests = _socket(descriptors[0])
+            _forkserver._requests = _Socket(descriptors[0])
             tracker = descriptors[1] if with_tracker else None
             resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
             handed_down, *_forkserver._inherited_fds = descriptors[1 + with_tracker :]
@@ -315,19 +313,21 @@ def _tell(status: socket.socket, number: int, *descriptors: int) -> None:
         pass  # whoever asked is gone
 
 
-def _pair() -> tuple[socket.socket, socket.socket]:
-    """Two connected sockets that keep messages apart and wait, whatever the program has set as its default timeout."""
+class _Socket(socket.socket):
+    """A socket that waits, whatever the program has set as its default timeout, and that may stay open to the very end."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(fileno=descriptor)
+        self.settimeout(None)
+
+    def __del__(self) -> None:
+        self.close()  # without the warning of an unclosed socket
+
+
+def _pair() -> tuple[_Socket, _Socket]:
+    """Two connected sockets that keep messages apart."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(None)
-    theirs.settimeout(None)
-    return ours, theirs
-
-
-def _socket(descriptor: int) -> socket.socket:
-    """A socket of such a pair that was handed to us."""
-    handed = socket.socket(fileno=descriptor)
-    handed.settimeout(None)
-    return handed
+    return _Socket(ours.detach()), _Socket(theirs.detach())
 
 
 _forkserver = ForkServer()
