@@ -52,12 +52,13 @@
 //!
 //! # What can be sent
 //!
-//! Arguments, results and items are [`serde`] values, encoded with postcard, which does not describe itself: types that need
+//! Arguments, results and items are [`serde`] values; many bytes go faster as [`Bytes`]. They are encoded with postcard, which does not describe itself: types that need
 //! that (`#[serde(untagged)]`, `#[serde(flatten)]`) cannot be sent. The data in a [`Lock`] is [`Plain`].
 
 // The attribute and the derive name this crate.
 extern crate self as polyproc;
 
+mod bytes;
 mod error;
 mod lock;
 pub mod pipe;
@@ -71,6 +72,7 @@ mod sync;
 mod task;
 mod wire;
 
+pub use bytes::Bytes;
 pub use error::{Error, Identity, Result, TaskError};
 pub use lock::{Abandoned, Guard, Lock, TryLockError};
 pub use plain::Plain;

@@ -160,7 +160,7 @@ impl Line {
 
     fn send<T: Serialize + ?Sized>(&self, value: &T, deadline: Deadline) -> Result<()> {
         wire::with_bytes(|bytes| {
-            let (bytes, luggage) = match wire::encode(value, bytes) {
+            let (bytes, mut luggage) = match wire::encode(value, bytes) {
                 Ok(encoded) => encoded,
                 Err(error) => return (Vec::new(), Err(error)),
             };
@@ -172,8 +172,7 @@ impl Line {
             let _turn = self.sending.lock().unwrap_or_else(PoisonError::into_inner);
             // The kind of a message is the number of descriptors that follow it.
             let count = luggage.descriptors.len() as u8;
-            let outcome = Parcel::new(count, &bytes).and_then(|mut parcel| {
-                parcel.set_references(&handles);
+            let outcome = wire::parcel(count, &bytes, &mut luggage, &handles).and_then(|mut parcel| {
                 wire::again(|| self.end.send(&mut parcel, deadline))?;
                 luggage.descriptors.iter().try_for_each(|descriptor| self.end.send_descriptor(descriptor.as_fd()))
             });

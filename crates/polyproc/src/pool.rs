@@ -151,11 +151,15 @@ impl Pool {
     }
 
     fn submit_at<A: Serialize, R>(&self, place: Place, arguments: &A) -> Result<Ticket<R>> {
-        let (head, _) = wire::encode(&place, vec![0; 8])?;
+        let (mut head, _) = wire::encode(&place, vec![0; 8])?;
+        head.push(worker::place::HERE);
         let begins = head.len();
         let (record, luggage) = wire::encode(arguments, head)?;
-        if !luggage.descriptors.is_empty() {
-            let detail = "a descriptor, or the end of a pipe, cannot go to a pool: give it to a Process".to_owned();
+        if !luggage.descriptors.is_empty() || !luggage.blocks.is_empty() {
+            // A task may have to be sent twice.
+            let detail = "a descriptor, the end of a pipe, or polyproc::Bytes cannot go to a pool: give it to a Process, or send \
+                          it through a queue"
+                .to_owned();
             return Err(crate::Error::Encode { type_name: std::any::type_name::<A>(), detail });
         }
         let id = self.desk.submit(Waiting { record, begins, luggage, attempts: 0 });
@@ -222,6 +226,22 @@ impl<R: DeserializeOwned> Ticket<R> {
         let deadline = wire::within(timeout);
         self.desk.wait(self.id, deadline);
         self.desk.take(self.id, deadline, timeout)
+    }
+
+    /// Gives the task up: it does not begin, or, if it runs, its worker is killed, and replaced by another.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let endless = pool.submit(|| std::thread::sleep(std::time::Duration::MAX), ())?;
+    /// let next = pool.submit(|| 1, ())?;
+    /// endless.cancel();
+    /// assert_eq!(next.join().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn cancel(self) {
+        self.desk.cancel(self.id);
     }
 
     /// True once there is a result, or an error.

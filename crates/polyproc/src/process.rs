@@ -4,9 +4,9 @@ use crate::start::{self, Call, Surroundings, kind};
 use crate::task::{self, Place, Task};
 use crate::wire;
 use crate::{Error, Identity, Result, TaskError};
-use polyproc_engine::channel::{Parcel, Queue};
-use polyproc_engine::process::Status;
+use polyproc_engine::channel::Queue;
 use polyproc_engine::process::zygote::{self, Worker};
+use polyproc_engine::process::{Child, Status};
 use polyproc_engine::sys::signal;
 use polyproc_engine::{Deadline, Error as EngineError, Participant};
 use serde::Serialize;
@@ -16,6 +16,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A process that runs one function, as a [thread](std::thread) does, but can crash, leak, or be killed, alone.
@@ -137,9 +138,9 @@ impl Builder {
         let call = Call { place, results: results_name, arguments_follow: true, surroundings };
         let (head, _) = wire::encode(&call, Vec::new())?;
         let start = head.len();
-        let (mut task, luggage) = wire::encode(&arguments, head)?;
-        if task.len() + name.len() > zygote::TASK_MAX {
-            let mut parcel = Parcel::new(kind::ARGUMENTS, &task[start..])?;
+        let (mut task, mut luggage) = wire::encode(&arguments, head)?;
+        if task.len() + name.len() > zygote::TASK_MAX || !luggage.blocks.is_empty() {
+            let mut parcel = wire::parcel(kind::ARGUMENTS, &task[start..], &mut luggage, &[])?;
             wire::again(|| results.put(&mut parcel, Deadline::Never))?;
             task = wire::encode(&Call { arguments_follow: false, ..call }, Vec::new())?.0;
         }
@@ -234,6 +235,10 @@ impl<R> Process<R> {
     /// [`Error::Engine`] if the system refuses.
     pub fn kill(&self) -> Result<()> {
         self.signal(signal::KILL)
+    }
+
+    pub(crate) fn child(&self) -> &Arc<Child> {
+        self.worker.child()
     }
 
     fn signal(&self, number: i32) -> Result<()> {

@@ -3,7 +3,7 @@
 use crate::wire;
 use crate::{Error, Result};
 use polyproc_engine::Deadline;
-use polyproc_engine::channel::{Parcel, Queue as Engine};
+use polyproc_engine::channel::Queue as Engine;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
@@ -144,7 +144,7 @@ impl<T> Queue<T> {
 
     fn put_by<V: Serialize + ?Sized>(&self, item: &V, deadline: Deadline) -> Result<()> {
         wire::with_bytes(|bytes| {
-            let (bytes, luggage) = match wire::encode(item, bytes) {
+            let (bytes, mut luggage) = match wire::encode(item, bytes) {
                 Ok(encoded) => encoded,
                 Err(error) => return (Vec::new(), Err(error)),
             };
@@ -154,10 +154,8 @@ impl<T> Queue<T> {
                 return (bytes, Err(Error::Encode { type_name: std::any::type_name::<V>(), detail }));
             }
             let handles = luggage.handles();
-            let outcome = Parcel::new(ITEM, &bytes).and_then(|mut parcel| {
-                parcel.set_references(&handles);
-                wire::again(|| self.queue.put(&mut parcel, deadline))
-            });
+            let outcome = wire::parcel(ITEM, &bytes, &mut luggage, &handles)
+                .and_then(|mut parcel| wire::again(|| self.queue.put(&mut parcel, deadline)));
             (bytes, outcome.map_err(Error::from))
         })
     }

@@ -1,8 +1,8 @@
 //! The beginning: of a program that uses processes, and of each process.
 
-use crate::task::{Place, Run};
-use crate::wire::{self, Luggage};
-use polyproc_engine::channel::{Parcel, Queue};
+use crate::task::{Arrival, Place, Run};
+use crate::wire::{self, Arrived, Luggage};
+use polyproc_engine::channel::{Envelope, Parcel, Queue};
 use polyproc_engine::process::zygote::{self, Called};
 use polyproc_engine::sys::proc;
 use polyproc_engine::{Deadline, Handle, shm};
@@ -10,7 +10,6 @@ use serde::{Deserialize, Serialize};
 use std::any::Any;
 use std::cell::Cell;
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -180,26 +179,24 @@ fn begin_checked(called: Called) -> crate::Result<i32> {
         refused(results, &format!("the process could not be set up: {error}"))?;
         return Ok(1);
     }
-    let long;
+    let (long, mut blocks) = (&mut Vec::new(), Vec::new());
     let arguments = if call.arguments_follow {
         rest
     } else {
-        long = wire::with_envelope(|envelope| {
-            results.get(envelope, Deadline::Now)?;
-            polyproc_engine::Result::Ok(envelope.copy())
-        })?;
-        &long
+        let mut envelope = Envelope::new();
+        results.get(&mut envelope, Deadline::Now)?;
+        *long = envelope.copy();
+        blocks = std::mem::take(&mut envelope.buffers);
+        long
     };
     let Some(code) = code_at(call.place) else {
         return Err(damaged("its function is not there").into());
     };
-    let told = match run(code, arguments, called.descriptors) {
-        Ran::Returned(bytes, luggage) => {
+    let told = match run(code, arguments, Arrived::new(called.descriptors, blocks.drain(..))) {
+        Ran::Returned(bytes, mut luggage) => {
             let handles = luggage.handles();
-            Parcel::new(kind::RESULT, &bytes).and_then(|mut parcel| {
-                parcel.set_references(&handles);
-                wire::again(|| results.put(&mut parcel, Deadline::Never))
-            })
+            wire::parcel(kind::RESULT, &bytes, &mut luggage, &handles)
+                .and_then(|mut parcel| wire::again(|| results.put(&mut parcel, Deadline::Never)))
         }
         Ran::Panicked(message, location) => {
             tell_panic(&message, location);
@@ -233,8 +230,8 @@ pub(crate) enum Ran {
 }
 
 /// Runs a task's code in this process.
-pub(crate) fn run(code: Run, arguments: &[u8], descriptors: Vec<OwnedFd>) -> Ran {
-    match panic::catch_unwind(AssertUnwindSafe(|| code(arguments, descriptors))) {
+pub(crate) fn run(code: Run, arguments: &[u8], arrived: Arrived) -> Ran {
+    match panic::catch_unwind(AssertUnwindSafe(|| code(arguments, Arrival(arrived)))) {
         Ok(Ok((_, luggage))) if !luggage.0.descriptors.is_empty() => Ran::Refused(
             "a descriptor, or the end of a pipe, cannot be a result: pass it as an argument, or send it through a pipe"
                 .to_owned(),

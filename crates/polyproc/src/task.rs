@@ -4,13 +4,12 @@
 //! and this result. It is given as a distance from the base of the program, or, if it lies in a library, as it is, where the
 //! zygote has the library at the same place.
 
-use crate::wire::{self, Luggage};
+use crate::wire::{self, Arrived, Luggage};
 use crate::{Error, Result};
 use polyproc_engine::process::zygote::{self, Way};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::any::type_name;
-use std::os::fd::OwnedFd;
 
 /// A function that another process can run with arguments `A`, a tuple.
 ///
@@ -41,8 +40,13 @@ pub trait Task<A>: Copy + 'static {
     type Output;
 
     #[doc(hidden)]
-    fn run(arguments: &[u8], descriptors: Vec<OwnedFd>) -> Result<(Vec<u8>, Luggaged)>;
+    fn run(arguments: &[u8], arrival: Arrival) -> Result<(Vec<u8>, Luggaged)>;
 }
+
+/// What came beside the arguments.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Arrival(pub(crate) Arrived);
 
 /// Keeps what a result names until it is sent.
 #[doc(hidden)]
@@ -74,8 +78,8 @@ macro_rules! task {
             type Output = Output;
 
             #[allow(non_snake_case, reason = "the arguments are named after their types")]
-            fn run(arguments: &[u8], descriptors: Vec<OwnedFd>) -> Result<(Vec<u8>, Luggaged)> {
-                let ($($argument,)*): ($($argument,)*) = wire::decode(arguments, descriptors)?;
+            fn run(arguments: &[u8], arrival: Arrival) -> Result<(Vec<u8>, Luggaged)> {
+                let ($($argument,)*): ($($argument,)*) = wire::decode(arguments, arrival.0)?;
                 let output = only_value::<Function>()($($argument),*);
                 let (bytes, luggage) = wire::encode(&output, Vec::new())?;
                 Ok((bytes, Luggaged(luggage)))
@@ -93,7 +97,7 @@ task!(A1 A2 A3 A4 A5);
 task!(A1 A2 A3 A4 A5 A6);
 
 /// The code made for a task.
-pub(crate) type Run = fn(&[u8], Vec<OwnedFd>) -> Result<(Vec<u8>, Luggaged)>;
+pub(crate) type Run = fn(&[u8], Arrival) -> Result<(Vec<u8>, Luggaged)>;
 
 /// Where code lies, in words that mean the same in another process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

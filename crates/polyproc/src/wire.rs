@@ -6,8 +6,8 @@
 //! serialised: its name means nothing in a file.
 
 use crate::{Error, Result};
-use polyproc_engine::channel::Envelope;
-use polyproc_engine::shm::Hold;
+use polyproc_engine::channel::{Envelope, Parcel};
+use polyproc_engine::shm::{Hold, Lease};
 use polyproc_engine::{Deadline, Handle};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -21,6 +21,26 @@ use std::time::Duration;
 pub(crate) struct Luggage {
     pub holds: Vec<Hold>,
     pub descriptors: Vec<OwnedFd>,
+    pub blocks: Vec<Lease>,
+}
+
+/// What has come beside the bytes of a value, to be taken out as it is decoded.
+#[derive(Debug, Default)]
+pub(crate) struct Arrived {
+    descriptors: Vec<Option<OwnedFd>>,
+    blocks: Vec<Option<Lease>>,
+}
+
+impl Arrived {
+    pub(crate) fn new(
+        descriptors: impl IntoIterator<Item = OwnedFd>,
+        blocks: impl IntoIterator<Item = Lease>,
+    ) -> Arrived {
+        Arrived {
+            descriptors: descriptors.into_iter().map(Some).collect(),
+            blocks: blocks.into_iter().map(Some).collect(),
+        }
+    }
 }
 
 impl Luggage {
@@ -32,7 +52,7 @@ impl Luggage {
 
 thread_local! {
     static PACKING: RefCell<Option<Luggage>> = const { RefCell::new(None) };
-    static UNPACKING: RefCell<Vec<Option<OwnedFd>>> = const { RefCell::new(Vec::new()) };
+    static UNPACKING: RefCell<Arrived> = const { RefCell::new(Arrived { descriptors: Vec::new(), blocks: Vec::new() }) };
     static BYTES: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static ENVELOPE: RefCell<Option<Envelope>> = const { RefCell::new(None) };
 }
@@ -53,8 +73,7 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, bytes: Vec<u8>) -> Result
 }
 
 /// Decodes a value. The objects that it names must be held, or pinned, until this returns.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], descriptors: Vec<OwnedFd>) -> Result<T> {
-    let arrived = descriptors.into_iter().map(Some).collect();
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], arrived: Arrived) -> Result<T> {
     let outer = UNPACKING.with(|unpacking| unpacking.replace(arrived));
     let outcome = postcard::from_bytes(bytes);
     UNPACKING.with(|unpacking| unpacking.replace(outer));
@@ -94,11 +113,12 @@ pub(crate) fn with_envelope<R>(f: impl FnOnce(&mut Envelope) -> R) -> R {
 }
 
 /// Decodes what an envelope brought.
-pub(crate) fn open<T: DeserializeOwned>(envelope: &Envelope, descriptors: Vec<OwnedFd>) -> Result<T> {
+pub(crate) fn open<T: DeserializeOwned>(envelope: &mut Envelope, descriptors: Vec<OwnedFd>) -> Result<T> {
+    let arrived = Arrived::new(descriptors, std::mem::take(&mut envelope.buffers));
     match envelope.inline_body() {
-        Some(bytes) => decode(bytes, descriptors),
+        Some(bytes) => decode(bytes, arrived),
         // Peers may write to a block at any time: what is decoded is a copy.
-        None => decode(&envelope.copy(), descriptors),
+        None => decode(&envelope.copy(), arrived),
     }
 }
 
@@ -110,6 +130,25 @@ pub(crate) fn again<R>(mut call: impl FnMut() -> polyproc_engine::Result<R>) -> 
             outcome => return outcome,
         }
     }
+}
+
+/// A message of these bytes, with what travels beside them but descriptors. `handles` are the luggage's.
+pub(crate) fn parcel<'a>(
+    kind: u8,
+    bytes: &'a [u8],
+    luggage: &mut Luggage,
+    handles: &'a [Handle],
+) -> polyproc_engine::Result<Parcel<'a>> {
+    if luggage.blocks.len() > Parcel::MOST_BUFFERS || handles.len() > Parcel::MOST_REFERENCES {
+        let limit = Parcel::MOST_BUFFERS as u64;
+        return Err(polyproc_engine::Error::TooMany { what: "shared objects or blocks in one message", limit });
+    }
+    let mut parcel = Parcel::new(kind, bytes)?;
+    for block in luggage.blocks.drain(..) {
+        parcel.add_lease(block);
+    }
+    parcel.set_references(handles);
+    Ok(parcel)
 }
 
 /// The moment that lies so far ahead.
@@ -156,7 +195,22 @@ pub(crate) fn pack_descriptor(descriptor: OwnedFd) -> Option<u32> {
 
 /// Takes a descriptor that came with the value.
 pub(crate) fn unpack_descriptor(number: u32) -> Option<OwnedFd> {
-    UNPACKING.with(|unpacking| unpacking.borrow_mut().get_mut(number as usize)?.take())
+    UNPACKING.with(|unpacking| unpacking.borrow_mut().descriptors.get_mut(number as usize)?.take())
+}
+
+/// Puts a block in the luggage; gives its number there. `None` outside of an encoding.
+pub(crate) fn pack_block(block: Lease) -> Option<u32> {
+    PACKING.with(|packing| {
+        let mut packing = packing.borrow_mut();
+        let luggage = packing.as_mut()?;
+        luggage.blocks.push(block);
+        Some(luggage.blocks.len() as u32 - 1)
+    })
+}
+
+/// Takes a block that came with the value.
+pub(crate) fn unpack_block(number: u32) -> Option<Lease> {
+    UNPACKING.with(|unpacking| unpacking.borrow_mut().blocks.get_mut(number as usize)?.take())
 }
 
 /// Reads the name of a shared object, and takes hold of it with `take`.
@@ -170,6 +224,11 @@ pub(crate) fn unpack<'de, D: Deserializer<'de>, H>(
 
 /// An error for serde, whose message is kept where postcard would drop it.
 pub(crate) fn refuse<E: serde::de::Error>(error: &impl std::fmt::Display) -> E {
-    REFUSED.set(Some(error.to_string()));
+    note_refusal(error);
     E::custom(error)
+}
+
+/// Keeps the message of an error that postcard is about to drop.
+pub(crate) fn note_refusal(error: &impl std::fmt::Display) {
+    REFUSED.set(Some(error.to_string()));
 }

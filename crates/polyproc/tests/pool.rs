@@ -1,7 +1,7 @@
 //! A pool goes on, whatever becomes of its workers.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use polyproc::{Lock, Pool, Queue, TaskError};
+use polyproc::{Bytes, Lock, Pool, Queue, TaskError};
 use std::time::{Duration, Instant};
 
 fn square(number: u64) -> u64 {
@@ -158,4 +158,34 @@ fn dropping_a_pool_ends_its_workers() {
     drop(pool);
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
     assert!(ticket.join().is_err());
+}
+
+fn picture(size: usize) -> Bytes {
+    Bytes::from(vec![3; size])
+}
+
+#[test]
+fn bytes_come_back_from_a_pool() {
+    let pool = Pool::builder().workers(2).build().unwrap();
+    for size in [0, 10, 1_000_000] {
+        assert!(pool.submit(picture, (size,)).unwrap().join().unwrap().to_vec() == vec![3; size]);
+    }
+}
+
+#[test]
+fn a_cancelled_task_ends_and_the_others_are_done() {
+    let pool = Pool::builder().workers(1).build().unwrap();
+    let started = Queue::unbounded().unwrap();
+    let endless = |started: Queue<u32>| {
+        started.put(&std::process::id()).unwrap();
+        std::thread::sleep(Duration::from_secs(3600));
+    };
+    let running = pool.submit(endless, (started.clone(),)).unwrap();
+    let waiting = pool.submit(endless, (started.clone(),)).unwrap();
+    let next = pool.submit(square, (3,)).unwrap();
+    started.get().unwrap();
+    waiting.cancel();
+    running.cancel();
+    assert_eq!(next.join().unwrap(), 9);
+    assert!(started.is_empty(), "what was cancelled in time never began");
 }

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use polyproc::pipe::{self, Descriptor, End, Receiver, Sender};
-use polyproc::{Barrier, Condition, Error, Event, Lock, Process, Queue, Semaphore, Shared};
+use polyproc::{Barrier, Bytes, Condition, Error, Event, Lock, Process, Queue, Semaphore, Shared};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -243,4 +243,39 @@ fn atomics_are_shared() {
     let children: Vec<_> = (0..3).map(|_| Process::spawn(add_one, (cells.clone(),)).unwrap()).collect();
     children.into_iter().for_each(|child| child.join().unwrap());
     assert!(cells.iter().all(|cell| cell.load(Ordering::Relaxed) == 8));
+}
+
+fn double(bytes: Bytes, through: Queue<Bytes>, end: End<Bytes, (u32, Bytes)>) -> Bytes {
+    through.put(&bytes).unwrap();
+    let (number, other) = end.receive().unwrap();
+    end.send(&Bytes::from(vec![number as u8; other.len()])).unwrap();
+    let mut all = bytes.to_vec();
+    all.extend(other.to_vec());
+    Bytes::from(all)
+}
+
+#[test]
+fn bytes_travel_as_blocks_on_every_way() {
+    for size in [0, 5, 100_000, 3_000_000] {
+        let body: Vec<u8> = (0..size).map(|i| (i * 31 + size) as u8).collect();
+        let (through, (ours, theirs)) = (Queue::unbounded().unwrap(), pipe::duplex().unwrap());
+        let child = Process::spawn(double, (Bytes::from(body.clone()), through.clone(), theirs)).unwrap();
+        ours.send(&(7, Bytes::from(body.clone()))).unwrap();
+        assert!(through.get().unwrap().to_vec() == body);
+        assert!(ours.receive().unwrap().to_vec() == vec![7; size]);
+        assert!(child.join().unwrap().to_vec() == [body.clone(), body].concat());
+    }
+}
+
+#[test]
+fn bytes_that_arrived_are_sent_on() {
+    let (one, two) = (Queue::unbounded().unwrap(), Queue::unbounded().unwrap());
+    one.put(&Bytes::from(vec![9; 70_000])).unwrap();
+    let arrived: Bytes = one.get().unwrap();
+    two.put(&vec![arrived, Bytes::from(vec![1])]).unwrap();
+    let both: Vec<Bytes> = two.get().unwrap();
+    assert_eq!((both[0].len(), both[1].to_vec()), (70_000, vec![1]));
+    let mut part = [0; 3];
+    both[0].read(69_997, &mut part);
+    assert_eq!(part, [9; 3]);
 }

@@ -6,6 +6,7 @@ use crate::channel::{Envelope, Parcel};
 use crate::shm::{self, Handle};
 use crate::sys::clock::{self, Deadline};
 use crate::{Error, Result, fault};
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 /// Results that have been committed without waking the parent are told of after this time, in nanoseconds.
@@ -54,11 +55,16 @@ impl Worker {
     /// [`crate::Error::TimedOut`], [`crate::Error::Interrupted`], [`crate::Error::Damaged`].
     pub fn take(&mut self, envelope: &mut Envelope, deadline: Deadline) -> Result<Taken> {
         let state = self.lane.state();
+        let began = Cell::new(0);
         loop {
             let note = |envelope: &Envelope| {
                 if envelope.kind == record::TASK
                     && let Some(number) = number_of(&envelope.inline)
                 {
+                    // First since when, then what: a ledger that finds the task running must not find the time of the last
+                    // one, and take it for late.
+                    began.set(clock::now());
+                    state.since.store(began.get(), Ordering::Relaxed);
                     // DEATH between here and the ring's commit: the task is still in the lane, so it never began.
                     state.running.store(number, Ordering::Release);
                     fault!("pool.taken");
@@ -73,8 +79,7 @@ impl Worker {
             self.tell();
             self.lane.tasks.wait(deadline)?;
         }
-        self.began = clock::now();
-        state.since.store(self.began, Ordering::Relaxed);
+        self.began = began.get();
         fault!("pool.begun");
         match number_of(&envelope.inline) {
             Some(number) if envelope.kind == record::TASK => Ok(Taken::Task(number)),

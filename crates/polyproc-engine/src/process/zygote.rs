@@ -477,6 +477,11 @@ impl Worker {
         self.child.participant()
     }
 
+    /// What this process knows of it.
+    pub fn child(&self) -> &Arc<Child> {
+        &self.child
+    }
+
     /// Sends it a signal; nothing happens to another process that was given its pid since.
     ///
     /// # Errors

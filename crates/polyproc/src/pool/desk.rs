@@ -3,12 +3,12 @@
 use super::Builder;
 use super::worker::{self, LaneName, SMALL, verdict};
 use crate::process::{self, Process};
-use crate::wire::{self, Luggage};
+use crate::wire::{self, Arrived, Luggage};
 use crate::{Identity, Result, TaskError};
-use polyproc_engine::channel::{Envelope, Parcel};
-use polyproc_engine::pool::{Ledger, Outcome, Settled};
+use polyproc_engine::channel::Envelope;
+use polyproc_engine::pool::{Because, Ledger, Outcome, Settled, Withdrawn};
 use polyproc_engine::process::Status;
-use polyproc_engine::sys::{clock, cpu, proc};
+use polyproc_engine::sys::{cpu, proc};
 use polyproc_engine::{Deadline, Error as EngineError};
 use serde::de::DeserializeOwned;
 use std::collections::{HashMap, VecDeque};
@@ -51,21 +51,14 @@ struct Job {
     forgotten: bool,
 }
 
-struct Seat {
-    worker: Process<std::result::Result<(), String>>,
-    /// The task for which it was killed.
-    late: u64,
-    /// The task that it was seen in, when it was last looked at, and when it was last seen in another or in none.
-    seen: u64,
-    looked: u64,
-    before: u64,
-}
+/// A worker: its handle gives what it ended with.
+type Worker = Process<std::result::Result<(), String>>;
 
 #[derive(Default)]
 struct Books {
     jobs: HashMap<u64, Job>,
     backlog: VecDeque<(u64, Waiting)>,
-    seats: HashMap<u32, Seat>,
+    seats: HashMap<u32, Worker>,
     next: u64,
     failures: u32,
     made: u32,
@@ -144,8 +137,8 @@ impl Desk {
         match spawned {
             Ok(worker) => {
                 pid.store(worker.pid() as u32, Ordering::Release);
-                let now = clock::now();
-                books.seats.insert(number, Seat { worker, late: 0, seen: 0, looked: now, before: now });
+                self.ledger.seated(number, worker.child());
+                books.seats.insert(number, worker);
                 Ok(())
             }
             Err(error) => {
@@ -196,16 +189,16 @@ impl Desk {
     /// False if the seat takes no more: the task is back in the backlog. An error if the task is settled by it.
     fn send(&self, seat: u32, id: u64, mut waiting: Waiting, books: &mut Books) -> std::result::Result<bool, ()> {
         waiting.record[..8].copy_from_slice(&id.to_le_bytes());
-        let large = waiting.record.len() > SMALL;
-        let inline = if large { &waiting.record[..waiting.begins] } else { &waiting.record[..] };
+        let (record, begins) = (&mut waiting.record, waiting.begins);
+        let large = record.len() > SMALL;
+        if large {
+            record[begins - 1] = worker::place::IN_BLOCK;
+        }
+        let (inline, arguments) =
+            if large { (&record[..begins], Some(&record[begins..])) } else { (&record[..], None) };
         let handles = waiting.luggage.handles();
-        let sent = Parcel::new(0, inline).and_then(|mut parcel| {
-            if large {
-                parcel.add_bytes(&waiting.record[waiting.begins..])?;
-            }
-            parcel.set_references(&handles);
-            self.ledger.send(seat, id, &mut parcel, &mut None, true)
-        });
+        let sent = worker::beside(inline, arguments, &mut waiting.luggage, &handles)
+            .and_then(|mut parcel| self.ledger.send(seat, id, &mut parcel, &mut None, true));
         match sent {
             Ok(true) => {
                 if waiting.attempts < self.retries
@@ -272,13 +265,12 @@ impl Desk {
             Outcome::Done(bytes) => self.settle(books, id, Raw::Small(bytes)),
             Outcome::Large(envelope) => self.settle(books, id, Raw::Large(Box::new(envelope))),
             Outcome::Died(ended) => {
-                let seat = books.seats.get(&ended.seat);
-                let late = seat.is_some_and(|seat| seat.late == id);
-                let name = seat.map_or_else(|| "pool".to_owned(), |seat| seat.worker.name().to_owned());
+                let worker = books.seats.get(&ended.seat);
+                let name = worker.map_or_else(|| "pool".to_owned(), |worker| worker.name().to_owned());
                 let process = Identity { pid: ended.pid, name };
                 let again = books.jobs.get_mut(&id).and_then(|job| job.again.take());
                 match again {
-                    _ if late => self.settle(books, id, Raw::TimedOut(process)),
+                    _ if ended.because == Some(Because::TimedOut) => self.settle(books, id, Raw::TimedOut(process)),
                     Some(mut waiting) => {
                         waiting.attempts += 1;
                         log::warn!("polyproc: {process} died in a task, which is tried again");
@@ -382,14 +374,18 @@ impl Desk {
     fn open_raw<R: DeserializeOwned>(&self, raw: Raw) -> Result<R, TaskError> {
         match raw {
             Raw::Small(bytes) => match &bytes[..] {
-                [verdict, payload @ ..] => open(*verdict, payload),
-                [] => Err(damaged()),
-            },
-            Raw::Large(envelope) => match (envelope.inline.get(8), envelope.buffers.first()) {
-                (Some(&verdict), Some(block)) => open(verdict, &block.to_vec()),
-                (Some(&verdict), None) => open(verdict, &envelope.inline[9..]),
+                [verdict, place, payload @ ..] => {
+                    let open = |payload: &[u8], arrived| open(*verdict, payload, arrived);
+                    worker::unpack(*place, payload, Vec::new(), open).unwrap_or_else(|| Err(damaged()))
+                }
                 _ => Err(damaged()),
             },
+            Raw::Large(mut envelope) => {
+                let blocks = std::mem::take(&mut envelope.buffers);
+                let Some([verdict, place, payload @ ..]) = envelope.inline.get(8..) else { return Err(damaged()) };
+                let open = |payload: &[u8], arrived| open(*verdict, payload, arrived);
+                worker::unpack(*place, payload, blocks, open).unwrap_or_else(|| Err(damaged()))
+            }
             Raw::Died(process, status) => Err(process::ended(process, status)),
             Raw::TimedOut(process) => Err(TaskError::TimedOut { process, after: self.timeout.unwrap_or_default() }),
             Raw::Refused(detail) => Err(TaskError::Codec { process: this_process(), detail }),
@@ -411,31 +407,30 @@ impl Desk {
         }
     }
 
-    /// Kills the workers of tasks that take too long. Gives when to look again.
+    /// Nobody wants this task: it does not begin, or its worker is ended.
+    pub(super) fn cancel(&self, id: u64) {
+        let mut books = self.books();
+        if let Some(at) = books.backlog.iter().position(|(waiting, _)| *waiting == id) {
+            books.backlog.remove(at);
+            books.jobs.remove(&id);
+            return;
+        }
+        let Some(job) = books.jobs.get_mut(&id) else { return };
+        job.again = None;
+        job.forgotten = true;
+        if job.raw.is_some() || self.ledger.withdraw(id) == Withdrawn::Unbegun {
+            let job = books.jobs.remove(&id);
+            drop(books);
+            drop(job);
+        }
+    }
+
+    /// Ends the workers of tasks that take too long. Gives when to look again.
     fn check_late(&self) -> Deadline {
         let Some(timeout) = self.timeout else { return Deadline::Never };
         let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-        let now = clock::now();
-        let mut next = now.saturating_add((timeout / 4).clamp(1, LOOK));
-        for (&number, seat) in &mut self.books().seats {
-            let (id, since) = self.ledger.running(number).unwrap_or((0, 0));
-            if id != seat.seen {
-                (seat.seen, seat.before) = (id, seat.looked);
-            }
-            seat.looked = now;
-            if id == 0 || seat.late != 0 {
-                continue;
-            }
-            // A worker says what it runs a moment before it says since when: what it said before that means nothing.
-            let end = since.max(seat.before).saturating_add(timeout);
-            if end > now {
-                next = next.min(end);
-            } else {
-                seat.late = id;
-                let _ = seat.worker.kill();
-            }
-        }
-        Deadline::At(next)
+        // A task that is sent while nobody looks is seen in time.
+        self.ledger.expire(|_| Some(timeout)).within((timeout / 4).clamp(1_000_000, LOOK))
     }
 
     /// The pool's own thread.
@@ -464,29 +459,29 @@ impl Desk {
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
         let seats = std::mem::take(&mut self.books().seats);
-        for seat in seats.values() {
-            let _ = seat.worker.kill();
+        for worker in seats.values() {
+            let _ = worker.kill();
         }
         self.give_up("it was dropped");
-        for seat in seats.into_values() {
+        for worker in seats.into_values() {
             // It was killed: that is how it ends.
-            let _ = seat.worker.join();
+            let _ = worker.join();
         }
         self.ledger.abandon();
     }
 }
 
-fn open<R: DeserializeOwned>(verdict: u8, payload: &[u8]) -> Result<R, TaskError> {
+fn open<R: DeserializeOwned>(verdict: u8, payload: &[u8], arrived: Arrived) -> Result<R, TaskError> {
     let worker = |pid| Identity { pid, name: "pool".to_owned() };
     match verdict {
-        verdict::RETURNED => wire::decode(payload, Vec::new())
+        verdict::RETURNED => wire::decode(payload, arrived)
             .map_err(|error| TaskError::Codec { process: this_process(), detail: error.to_string() }),
         verdict::PANICKED => {
-            let (pid, message, location) = wire::decode(payload, Vec::new()).map_err(|_| damaged())?;
+            let (pid, message, location) = wire::decode(payload, arrived).map_err(|_| damaged())?;
             Err(TaskError::Panicked { process: worker(pid), message, location })
         }
         _ => {
-            let (pid, detail) = wire::decode(payload, Vec::new()).map_err(|_| damaged())?;
+            let (pid, detail) = wire::decode(payload, arrived).map_err(|_| damaged())?;
             Err(TaskError::Codec { process: worker(pid), detail })
         }
     }

@@ -1,17 +1,18 @@
 //! What runs in a worker: tasks, until there are no more.
 //!
 //! ```text
-//!  task    id:8 │ place │ arguments          large arguments: in a block beside the record
-//!  result  id:8 │ verdict:1 │ payload        a large payload: in a block beside the record
+//!  task    id:8 │ place │ where:1 │ arguments     large arguments: in the first block beside the record
+//!  result  id:8 │ verdict:1 │ where:1 │ payload   a large payload: in the first block beside the record
 //! ```
 //!
 //! The payload of what failed begins with the worker's pid.
 
 use crate::start::{self, Ran};
 use crate::task::Place;
-use crate::wire;
+use crate::wire::{self, Arrived, Luggage};
 use polyproc_engine::channel::{Envelope, Parcel};
 use polyproc_engine::pool::{Taken, Worker};
+use polyproc_engine::shm::Lease;
 use polyproc_engine::{Deadline, Error, Handle};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +21,12 @@ pub(super) mod verdict {
     pub(crate) const RETURNED: u8 = 0;
     pub(crate) const PANICKED: u8 = 1;
     pub(crate) const REFUSED: u8 = 2;
+}
+
+/// Where arguments or payload are.
+pub(super) mod place {
+    pub(crate) const HERE: u8 = 0;
+    pub(crate) const IN_BLOCK: u8 = 1;
 }
 
 /// The largest arguments or result that lie in a record.
@@ -50,32 +57,30 @@ fn work(lane: LaneName) -> polyproc_engine::Result<()> {
             Taken::Task(id) => id,
             Taken::Stop => return Ok(()),
         };
-        let ran = perform(&envelope);
+        let ran = perform(&mut envelope);
         record.clear();
         record.extend_from_slice(&id.to_le_bytes());
-        let (verdict, payload, luggage) = match ran {
+        let (verdict, payload, mut luggage) = match ran {
             Ran::Returned(bytes, luggage) => (verdict::RETURNED, bytes, luggage),
             Ran::Panicked(message, location) => {
                 let bytes = wire::encode(&(pid(), message, location), Vec::new()).map(|(bytes, _)| bytes);
-                (verdict::PANICKED, bytes.unwrap_or_default(), wire::Luggage::default())
+                (verdict::PANICKED, bytes.unwrap_or_default(), Luggage::default())
             }
-            Ran::Refused(why) => (verdict::REFUSED, refusal(why), wire::Luggage::default()),
+            Ran::Refused(why) => (verdict::REFUSED, refusal(why), Luggage::default()),
         };
-        record.push(verdict);
         let large = payload.len() > SMALL;
+        record.extend_from_slice(&[verdict, u8::from(large)]);
         if !large {
             record.extend_from_slice(&payload);
         }
         let handles = luggage.handles();
-        let mut parcel = Parcel::new(0, &record)?;
-        let added = if large { parcel.add_bytes(&payload) } else { Ok(()) };
-        parcel.set_references(&handles);
-        match added.and_then(|()| worker.commit(&mut parcel)) {
+        let committed = beside(&record, large.then_some(&payload), &mut luggage, &handles)
+            .and_then(|mut parcel| worker.commit(&mut parcel));
+        match committed {
             Ok(()) => {}
-            Err(error @ Error::BudgetExhausted { .. }) => {
-                drop(parcel);
+            Err(error @ (Error::BudgetExhausted { .. } | Error::TooMany { .. })) => {
                 record.truncate(8);
-                record.push(verdict::REFUSED);
+                record.extend_from_slice(&[verdict::REFUSED, place::HERE]);
                 record.extend_from_slice(&refusal(format!("the result could not be sent: {error}")));
                 worker.commit(&mut Parcel::new(0, &record)?)?;
             }
@@ -93,13 +98,49 @@ fn refusal(why: String) -> Vec<u8> {
     wire::encode(&(pid(), why), Vec::new()).map(|(bytes, _)| bytes).unwrap_or_default()
 }
 
-fn perform(envelope: &Envelope) -> Ran {
-    let parsed = envelope.inline.get(8..).and_then(|bytes| postcard::take_from_bytes::<Place>(bytes).ok());
-    let Some((code, rest)) = parsed.and_then(|(place, rest)| Some((start::code_at(place)?, rest))) else {
-        return Ran::Refused("its record does not parse".to_owned());
-    };
-    match envelope.buffers.first() {
-        Some(block) => start::run(code, &block.to_vec(), Vec::new()),
-        None => start::run(code, rest, Vec::new()),
+/// A record, with what lies beside it.
+pub(super) fn beside<'a>(
+    record: &'a [u8],
+    large: Option<&[u8]>,
+    luggage: &mut Luggage,
+    handles: &'a [Handle],
+) -> polyproc_engine::Result<Parcel<'a>> {
+    let blocks = std::mem::take(&mut luggage.blocks);
+    let mut parcel = wire::parcel(0, record, luggage, handles)?;
+    if let Some(bytes) = large {
+        parcel.add_bytes(bytes)?;
     }
+    if blocks.len() >= Parcel::MOST_BUFFERS {
+        let limit = Parcel::MOST_BUFFERS as u64 - 1;
+        return Err(Error::TooMany { what: "blocks in one message", limit });
+    }
+    blocks.into_iter().for_each(|block| parcel.add_lease(block));
+    Ok(parcel)
+}
+
+/// Runs `f` with the bytes that a record has here or beside it, and with the other blocks.
+pub(super) fn unpack<R>(
+    place: u8,
+    here: &[u8],
+    mut blocks: Vec<Lease>,
+    f: impl FnOnce(&[u8], Arrived) -> R,
+) -> Option<R> {
+    match place {
+        place::HERE => Some(f(here, Arrived::new([], blocks))),
+        place::IN_BLOCK if !blocks.is_empty() => {
+            let bytes = blocks.remove(0).to_vec();
+            Some(f(&bytes, Arrived::new([], blocks)))
+        }
+        _ => None,
+    }
+}
+
+fn perform(envelope: &mut Envelope) -> Ran {
+    let blocks = std::mem::take(&mut envelope.buffers);
+    let parsed = envelope.inline.get(8..).and_then(|bytes| postcard::take_from_bytes::<Place>(bytes).ok());
+    let refused = || Ran::Refused("its record does not parse".to_owned());
+    let Some((code, [place, rest @ ..])) = parsed.and_then(|(place, rest)| Some((start::code_at(place)?, rest))) else {
+        return refused();
+    };
+    unpack(*place, rest, blocks, |arguments, arrived| start::run(code, arguments, arrived)).unwrap_or_else(refused)
 }
