@@ -26,7 +26,8 @@ impl Item {
         bytes.extend(self.number.to_le_bytes());
         bytes.extend((size as u64).to_le_bytes());
         bytes.extend([0; 8]);
-        let mut state = (u64::from(self.producer) << 32 | u64::from(self.number)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let mut state =
+            (u64::from(self.producer) << 32 | u64::from(self.number)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         while bytes.len() < size {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let word = state.rotate_left(29).to_le_bytes();

@@ -220,15 +220,7 @@ impl Course {
             }
         }));
         let rows = vec![Row::default(); POINTS.len()];
-        Course {
-            ledger,
-            counters,
-            rows,
-            trials: 0,
-            deaths: 0,
-            failures: Vec::new(),
-            times: BTreeMap::new(),
-        }
+        Course { ledger, counters, rows, trials: 0, deaths: 0, failures: Vec::new(), times: BTreeMap::new() }
     }
 
     /// Runs a scenario at each point that it passes, at most `most` times at one point.
@@ -266,7 +258,8 @@ impl Course {
             _ => None,
         };
         if let Some(what) = what {
-            let place = point.map_or("no point".to_owned(), |(number, pass)| format!("{} (pass {pass})", POINTS[number]));
+            let place =
+                point.map_or("no point".to_owned(), |(number, pass)| format!("{} (pass {pass})", POINTS[number]));
             let mode = if swept { "swept" } else { "not swept" };
             let failure = format!("{} ({:?}) at {place}, {mode}: {what}", scenario.name, scenario.role);
             eprintln!("FAILED {failure}");

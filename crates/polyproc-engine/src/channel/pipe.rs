@@ -17,8 +17,8 @@
 //! sees the other, and no message lies in a ring whose socket is silent.
 //!
 //! A bell is counted before it is sent, so what a reader takes was counted. DEATH of a writer between the two: the bell is
-//! missing, and readers that sleep look again within a second; the next to take bells away takes it as taken. The death of an
-//! end's last process is told by the kernel (hang-up) and by the sweep (`gone`), whichever comes first.
+//! missing, and readers that sleep look again within a second; the sweep counts it out, so that the next writer rings again. The
+//! death of an end's last process is told by the kernel (hang-up) and by the sweep (`gone`), whichever comes first.
 
 use super::parcel::{Envelope, Parcel};
 use super::ring::Ring;
@@ -44,6 +44,7 @@ const DESCRIPTOR: u8 = Parcel::MOST_KIND;
 /// | peer, reads, writes (cell and generation) | the creator, once |
 /// | gone | who ends the peer: nobody holds it any more |
 /// | armed | who asks for this end's descriptor; only ever set |
+/// | ringing | who counts a bell and sends it: its participant from before the one until after the other |
 #[repr(C)]
 struct EndState {
     peer: [AtomicU32; 2],
@@ -51,9 +52,10 @@ struct EndState {
     writes: [AtomicU32; 2],
     gone: AtomicU32,
     armed: AtomicU32,
+    ringing: AtomicU32,
 }
 
-// SAFETY: plain atomics, 32 bytes.
+// SAFETY: plain atomics, 36 bytes.
 unsafe impl CellState for EndState {
     const KIND: Kind = Kind::PipeEnd;
 }
@@ -296,13 +298,17 @@ impl PipeEnd {
         // ORDER: SeqCst: the commit comes before this look. Partner of the fence in `settle`.
         std::sync::atomic::fence(Ordering::SeqCst);
         let rung = state.rung.load(Ordering::SeqCst);
-        if rung == state.hushed.load(Ordering::SeqCst)
-            && state.rung.compare_exchange(rung, rung.wrapping_add(1), Ordering::SeqCst, Ordering::Relaxed).is_ok()
-        {
+        if rung != state.hushed.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let ringing = &self.end.state::<EndState>().ringing;
+        ringing.store(shm::me().bits(), Ordering::SeqCst);
+        if state.rung.compare_exchange(rung, rung.wrapping_add(1), Ordering::SeqCst, Ordering::Relaxed).is_ok() {
             fault!("pipe.counted");
             // Where nobody reads, the message lies in the ring of a pipe that nobody reads; as with any pipe.
             socket::ring(&self.socket)?;
         }
+        ringing.store(0, Ordering::SeqCst);
         Ok(())
     }
 
@@ -504,8 +510,11 @@ impl PipeEnd {
         if self.is_gone() {
             return Err(Error::BrokenPipe);
         }
+        let ringing = &self.end.state::<EndState>().ringing;
+        ringing.store(shm::me().bits(), Ordering::SeqCst);
         ring.state().rung.fetch_add(1, Ordering::SeqCst);
         socket::send_descriptor(&self.socket, descriptor)?;
+        ringing.store(0, Ordering::SeqCst);
         self.send(&mut Parcel { kind: DESCRIPTOR, ..Parcel::default() }, Deadline::Never)
     }
 
@@ -566,7 +575,22 @@ fn discount(ring: &Ring, weight: u64) {
     let _ = carried.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |bytes| Some(bytes.saturating_sub(weight)));
 }
 
-pub(crate) fn on_death(_cell: u32, _death: &Death) {}
+/// A bell that the dead had counted may never have been sent: the next writer would rely on it. So it is counted out; if it
+/// was sent, it is one too many, and a reader looks in vain, once.
+pub(crate) fn on_death(cell: u32, death: &Death) {
+    let end = shm::cell(cell).state::<EndState>();
+    if end.ringing.load(Ordering::SeqCst) != death.participant.bits() {
+        return;
+    }
+    if let Some(ring) = load(&end.writes) {
+        let ring = shm::cell(ring.cell).state::<super::ring::RingState>();
+        let hushed = ring.hushed.load(Ordering::SeqCst);
+        let _ = ring
+            .rung
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |rung| (rung != hushed).then(|| rung.wrapping_sub(1)));
+    }
+    end.ringing.store(0, Ordering::SeqCst);
+}
 
 /// Tells the peer of an end that nobody holds any more. Under the directory's lock.
 pub(crate) fn destroy(_directory: &Directory, cell: u32) {

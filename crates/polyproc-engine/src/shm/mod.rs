@@ -32,9 +32,7 @@ pub(crate) use block::{BlockState, Transit, free_block, free_segment, is_block, 
 pub use block::{Lease, MAX_BLOCK, Memory, trim};
 #[cfg(feature = "fault-points")]
 pub use census::{Census, census};
-pub(crate) use directory::{
-    Cell, CellState, Directory, HELD, Kind, cell, cells_top, create, generation, holding,
-};
+pub(crate) use directory::{Cell, CellState, Directory, HELD, Kind, cell, cells_top, create, generation, holding};
 pub use directory::{Handle, Hold};
 pub use fork::life_descriptor;
 pub use fork::{Birth, prepare_child};

@@ -356,9 +356,8 @@ mod loom_models {
             model(2, move || {
                 let permits = Permits::new();
                 let (dying, waiting) = (permits.clone(), permits.clone());
-                let mortal = thread::spawn(move || {
-                    Mortal::live(&dying.signal, operations, |word| dying.take(word)).is_some()
-                });
+                let mortal =
+                    thread::spawn(move || Mortal::live(&dying.signal, operations, |word| dying.take(word)).is_some());
                 let survivor = thread::spawn(move || waiting.take(&waiting.signal));
                 permits.give(&permits.signal);
                 // In time the dying one needs a permit of its own, to come to its end if it does not die.

@@ -164,10 +164,13 @@ fn setting(ledger: Ledger) -> Trial {
 fn waiting_for_event(_ledger: Ledger) -> Trial {
     let event = Event::new().unwrap();
     let (for_victim, for_survivor, for_parent) = (event.clone(), event.clone(), event.clone());
-    Trial::new(move || for_victim.wait(Deadline::Never).unwrap(), move |stage, _| {
-        stage.join_beside();
-        drop(event);
-    })
+    Trial::new(
+        move || for_victim.wait(Deadline::Never).unwrap(),
+        move |stage, _| {
+            stage.join_beside();
+            drop(event);
+        },
+    )
     .meanwhile(move |stage| {
         stage.until_asleep();
         stage.add_asleep(move || for_survivor.wait(Deadline::Never).unwrap());

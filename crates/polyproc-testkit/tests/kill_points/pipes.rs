@@ -206,7 +206,7 @@ fn waiting_for_items(ledger: Ledger, armed: bool) -> Trial {
         let reads = reads.clone();
         move || ledger.set(place, u64::from(reads.receive(Deadline::Never).number))
     };
-    let (victim, survivor) = (receiver(ACKNOWLEDGED), receiver(SURVIVOR_GOT));
+    let (victim, survivor, kept) = (receiver(ACKNOWLEDGED), receiver(SURVIVOR_GOT), writes.clone());
     Trial::new(victim, move |stage, fate| {
         stage.join_beside();
         let (victim, survivor) = (ledger.get(ACKNOWLEDGED), ledger.get(SURVIVOR_GOT));
@@ -215,6 +215,7 @@ fn waiting_for_items(ledger: Ledger, armed: bool) -> Trial {
         if reads.get().poll(Deadline::Now).unwrap() {
             assert_eq!(u64::from(reads.receive(soon()).number), 3 - survivor);
         }
+        drop(kept);
     })
     .meanwhile(move |stage| {
         stage.until_asleep();

@@ -236,8 +236,7 @@ fn making_room(ledger: Ledger) -> Trial {
         let whole: Vec<u32> = (taken + 1..=2).collect();
         assert!(rest == whole || (fate == Fate::Died && rest == whole[1..]), "{taken} taken, {rest:?} left");
     };
-    Trial::new(victim, after)
-        .asleep(move || put(&for_producer, Item::new(SURVIVOR, 1), 0, Deadline::Never))
+    Trial::new(victim, after).asleep(move || put(&for_producer, Item::new(SURVIVOR, 1), 0, Deadline::Never))
 }
 
 /// A message names a lock, which lives on in the message alone.

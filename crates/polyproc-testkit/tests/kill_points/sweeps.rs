@@ -53,7 +53,11 @@ fn twice(ledger: Ledger, point: &'static str, pass: u32) -> Trial {
         }
         std::process::abort();
     });
-    assert_eq!(first.wait(Duration::from_secs(2)), Some(End::Killed(libc::SIGKILL)), "{point} is not passed {pass} times");
+    assert_eq!(
+        first.wait(Duration::from_secs(2)),
+        Some(End::Killed(libc::SIGKILL)),
+        "{point} is not passed {pass} times"
+    );
     let sweeper = || {
         shm::sweep_dead();
     };

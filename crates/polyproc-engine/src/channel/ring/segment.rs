@@ -116,9 +116,7 @@ impl RecordHead {
     }
 
     pub(super) fn units(self) -> u32 {
-        let bytes = UNIT
-            + usize::from(self.blocks) * 16
-            + (self.length as usize).min(2 * INLINE_MAX);
+        let bytes = UNIT + usize::from(self.blocks) * 16 + (self.length as usize).min(2 * INLINE_MAX);
         bytes.div_ceil(UNIT) as u32
     }
 }
