@@ -60,7 +60,7 @@ class ApplyResult(_standard.ApplyResult):  # type: ignore[type-arg]
     """The class of what ``apply_async`` returns, for ``isinstance``; the objects are the extension module's."""
 
 
-class MapResult(_standard.MapResult, ApplyResult):  # type: ignore[type-arg,misc]
+class MapResult(_standard.MapResult, ApplyResult):  # type: ignore[type-arg]
     """The class of what ``map_async`` returns, for ``isinstance``."""
 
 
@@ -142,6 +142,10 @@ class Pool(_standard.Pool):
         if getattr(self, "_state", None) == RUN and getattr(self, "_owner", None) == getpid():
             _warn(f"unclosed running multiprocessing pool {self!r}", ResourceWarning, source=self)
 
+    def _check_running(self) -> None:
+        if self._state != RUN:
+            raise ValueError("Pool not running")
+
     @property
     def _cache(self) -> dict[int, Any]:
         return dict.fromkeys(self._desk.jobs())
@@ -198,12 +202,12 @@ class Pool(_standard.Pool):
 
     # ------------------------------------------------------------------------------------------------ tasks
 
-    def apply(self, func: Callable[..., _T], args: Iterable[Any] = (), kwds: Any = {}) -> _T:  # type: ignore[override]
+    def apply(self, func: Callable[..., _T], args: Iterable[Any] = (), kwds: Any = {}) -> _T:
         """``func(*args, **kwds)`` in a worker."""
         self._check_running()
         return self._desk.apply(func, args, kwds).get()  # type: ignore[no-any-return]
 
-    def apply_async(  # type: ignore[override]
+    def apply_async(
         self,
         func: Callable[..., Any],
         args: Iterable[Any] = (),
@@ -231,7 +235,7 @@ class Pool(_standard.Pool):
         policy = _policy(timeout, retries, error_retries)
         return self._desk.apply(func, args, kwds, callback, error_callback, policy)
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         func: Callable[[Any], _T],
         iterable: Iterable[Any],
@@ -251,7 +255,7 @@ class Pool(_standard.Pool):
         policy = _policy(timeout, retries, error_retries)
         return self._submit(func, iterable, False, chunksize, on_error, policy).get()  # type: ignore[no-any-return]
 
-    def starmap(  # type: ignore[override]
+    def starmap(
         self,
         func: Callable[..., _T],
         iterable: Iterable[Iterable[Any]],
@@ -266,7 +270,7 @@ class Pool(_standard.Pool):
         policy = _policy(timeout, retries, error_retries)
         return self._submit(func, iterable, True, chunksize, on_error, policy).get()  # type: ignore[no-any-return]
 
-    def map_async(  # type: ignore[override]
+    def map_async(
         self,
         func: Callable[[Any], Any],
         iterable: Iterable[Any],
@@ -285,7 +289,7 @@ class Pool(_standard.Pool):
         policy = _policy(timeout, retries, error_retries)
         return self._submit(func, iterable, False, chunksize, on_error, policy, callback, error_callback)
 
-    def starmap_async(  # type: ignore[override]
+    def starmap_async(
         self,
         func: Callable[..., Any],
         iterable: Iterable[Iterable[Any]],

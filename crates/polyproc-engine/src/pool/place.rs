@@ -70,7 +70,13 @@ impl Place {
         condemned
     }
 
-    pub(super) fn put(&mut self, id: u64, parcel: &mut Parcel<'_>, kept: &mut Option<Box<[u8]>>, begins_unit: bool) -> Result<()> {
+    pub(super) fn put(
+        &mut self,
+        id: u64,
+        parcel: &mut Parcel<'_>,
+        kept: &mut Option<Box<[u8]>>,
+        begins_unit: bool,
+    ) -> Result<()> {
         parcel.kind = record::TASK;
         self.lane.tasks.try_put_quietly(parcel, Deadline::Never)?;
         self.flight.push_back(Flight { id, kept: kept.take() });

@@ -15,16 +15,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use polyproc_engine::Deadline;
 use polyproc_engine::pool::{self, Ended, Ledger, Settled};
 use polyproc_engine::sync::signal;
 use polyproc_engine::sys::fork;
-use polyproc_engine::Deadline;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::function::Stored;
 use super::cargo::verdict;
+use super::function::Stored;
 use super::job::{Job, Policy, Raw};
 use super::outcome::StreamCore;
 use super::seat::Seat;

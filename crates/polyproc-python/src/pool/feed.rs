@@ -126,7 +126,19 @@ impl Desk {
                 Pending::Items { job, items, style, next, count, chunk } => {
                     let most = (tasks - *sent).max(chunk as usize);
                     let mut at = next;
-                    let result = self.send_items(py, seat, &job, &items, style, &mut at, count, chunk, most, ahead + *sent, record);
+                    let result = self.send_items(
+                        py,
+                        seat,
+                        &job,
+                        &items,
+                        style,
+                        &mut at,
+                        count,
+                        chunk,
+                        most,
+                        ahead + *sent,
+                        record,
+                    );
                     *sent += (at - next) as usize;
                     if at < count {
                         let rest = Pending::Items { job, items, style, next: at, count, chunk };
@@ -224,8 +236,8 @@ impl Desk {
             let sent = match item {
                 Ok(item) => {
                     let ahead = if chunk > 1 { 0 } else { ahead + (*at - begun) as usize };
-                    self.send_object(py, seat, job, *at, style, &item, *at % chunk == 0, ahead, record)?
-                },
+                    self.send_object(py, seat, job, *at, style, &item, at.is_multiple_of(chunk), ahead, record)?
+                }
                 Err(error) => {
                     self.settle(job, *at, failed(error));
                     true
@@ -261,11 +273,7 @@ impl Desk {
     }
 }
 
-fn parcel<'a>(
-    py: Python<'_>,
-    large: Option<&'a Large>,
-    record: &'a [u8],
-) -> polyproc_engine::Result<Parcel<'a>> {
+fn parcel<'a>(py: Python<'_>, large: Option<&'a Large>, record: &'a [u8]) -> polyproc_engine::Result<Parcel<'a>> {
     match large {
         None => Parcel::new(0, record),
         Some(large) if large.size() >= MUCH => py.detach(|| large.parcel(record)),
@@ -378,9 +386,8 @@ pub fn stream<'py>(
     let (py, this) = (desk.py(), desk.get());
     this.check_process()?;
     let stored = this.function(function, false)?;
-    let job = this.enter(|number| {
-        Job::new(number, Shape::Stream { ordered }, 0, stored, None, None, policy, style::ITEM)
-    });
+    let job =
+        this.enter(|number| Job::new(number, Shape::Stream { ordered }, 0, stored, None, None, policy, style::ITEM));
     let core = Arc::new(StreamCore::new(job, iterator.clone().unbind(), chunk, window, fixed));
     core.draw(py, this)?;
     this.books().streams.push(Arc::clone(&core));

@@ -108,9 +108,9 @@ pub fn is_named(function: &Bound<'_, PyAny>) -> bool {
     }
     if function.is_exact_instance_of::<PyCFunction>() {
         // One of a module, not a bound method of an object.
-        return function.getattr("__self__").is_ok_and(|owner| {
-            owner.is_none() || owner.is_instance_of::<pyo3::types::PyModule>()
-        });
+        return function
+            .getattr("__self__")
+            .is_ok_and(|owner| owner.is_none() || owner.is_instance_of::<pyo3::types::PyModule>());
     }
     function.is_exact_instance_of::<PyType>()
 }

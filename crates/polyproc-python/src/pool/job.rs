@@ -93,6 +93,7 @@ struct Body {
 }
 
 impl Job {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         number: u32,
         shape: Shape,

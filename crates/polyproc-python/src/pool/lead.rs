@@ -159,7 +159,9 @@ impl Desk {
         let mut cancelled: Vec<u32> = gone
             .iter()
             .filter_map(|pending| match pending {
-                Pending::Ready { index, .. } | Pending::Again { index, .. } | Pending::Object { index, .. } => Some(*index),
+                Pending::Ready { index, .. } | Pending::Again { index, .. } | Pending::Object { index, .. } => {
+                    Some(*index)
+                }
                 Pending::Items { .. } => None,
             })
             .collect();

@@ -33,7 +33,13 @@ fn helper<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// What came of a task: its value, or else the exception. The outer error has nothing to do with the task.
-fn open<'py>(py: Python<'py>, desk: &Desk, job: &Job, index: u32, raw: Raw) -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
+fn open<'py>(
+    py: Python<'py>,
+    desk: &Desk,
+    job: &Job,
+    index: u32,
+    raw: Raw,
+) -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
     let exception = |object: Bound<'py, PyAny>| Ok(Err(PyErr::from_value(object)));
     match raw {
         Raw::Small(bytes) => match &*bytes {
@@ -258,9 +264,8 @@ impl Outcome {
 
 fn timed_out(py: Python<'_>) -> PyErr {
     static CLASS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let class = CLASS.get_or_try_init(py, || {
-        PyResult::Ok(py.import("polyproc.context")?.getattr("TimeoutError")?.unbind())
-    });
+    let class =
+        CLASS.get_or_try_init(py, || PyResult::Ok(py.import("polyproc.context")?.getattr("TimeoutError")?.unbind()));
     match class.and_then(|class| class.call0(py)) {
         Ok(error) => PyErr::from_value(error.into_bound(py)),
         Err(error) => error,
@@ -310,7 +315,7 @@ impl StreamCore {
         let ahead = self.drawn.load(Ordering::SeqCst).wrapping_sub(self.consumed.load(Ordering::SeqCst));
         let window = self.window.load(Ordering::SeqCst);
         // Whole chunks only.
-        if ahead + self.chunk - 1 >= window.max(self.chunk) || self.drawing.swap(true, Ordering::SeqCst) {
+        if ahead + self.chunk > window.max(self.chunk) || self.drawing.swap(true, Ordering::SeqCst) {
             return Ok(());
         }
         let result = self.draw_some(py, desk, window.saturating_sub(ahead), true);

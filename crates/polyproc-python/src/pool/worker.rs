@@ -139,7 +139,8 @@ impl<'py> Bench<'_, 'py> {
         let committed = match &large {
             None => Parcel::new(0, &record).and_then(|mut parcel| self.end.commit(&mut parcel)),
             Some(large) => {
-                let packed = if large.size() >= MUCH { py.detach(|| large.parcel(&record)) } else { large.parcel(&record) };
+                let packed =
+                    if large.size() >= MUCH { py.detach(|| large.parcel(&record)) } else { large.parcel(&record) };
                 packed.and_then(|mut parcel| self.end.commit(&mut parcel))
             }
         };
