@@ -20,7 +20,7 @@ use super::directory::HELD;
 use super::local::{self, Local};
 use super::participant::Participant;
 use super::session::{exists, known};
-use crate::{Result, sys};
+use crate::{Result, fault, sys};
 use std::cell::UnsafeCell;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::MutexGuard;
@@ -62,6 +62,7 @@ extern "C" fn before() {
     let me = local::me();
     let session = known();
     let reserved = session.reserve_slot(me);
+    fault!("fork.reserved");
     let mut guard = local::lock();
     if let (Some(local), Ok((child, life))) = (guard.as_mut(), reserved) {
         for &cell in local.holds.keys().filter(|cell| !local.kept.contains(cell)) {
@@ -74,6 +75,7 @@ extern "C" fn before() {
                 block::make_private(session, lease);
             }
         }
+        fault!("fork.held");
         local.newborn = Some((child, life));
     }
     // SAFETY: this thread alone forks now: the mutex is ours.
@@ -103,6 +105,7 @@ extern "C" fn in_child() {
         Some((me, life)) => {
             drop_life(local.life.replace(life));
             local::rename(me);
+            fault!("fork.unsigned");
             known().sign(me);
         }
         None => {
