@@ -95,7 +95,8 @@ impl<const N: usize> Monitor<N> {
             return;
         }
         for (word, intent) in self.words.iter().zip(&self.intent) {
-            word.store(intent.load(Ordering::Relaxed), Ordering::SeqCst);
+            // ORDER: Release; a sleeper's second look is ordered by the fences of `super::signal`, not by this store.
+            word.store(intent.load(Ordering::Relaxed), Ordering::Release);
             fault!("monitor.word_written");
         }
         shm::holding(by, cell).store(self.count.load(Ordering::Relaxed), Ordering::Release);
