@@ -7,21 +7,20 @@
 //! between. While nobody waits, the pool's own thread does it.
 
 mod desk;
+mod map;
 mod worker;
+
+pub use map::{Map, Unordered};
 
 use crate::task::{Place, Task};
 use crate::{Result, TaskError, wire};
-use desk::{Desk, Waiting};
+use desk::{Desk, Group, Waiting};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How many tasks of a [`Pool::map`] may be ahead of the result that is asked for.
-const AHEAD: usize = 4096;
 
 /// A number of processes that work through tasks.
 ///
@@ -147,10 +146,10 @@ impl Pool {
     {
         let _ = function;
         let place = Place::of::<F, A>()?;
-        self.submit_at(place, &arguments)
+        self.submit_at(place, &arguments, None)
     }
 
-    fn submit_at<A: Serialize, R>(&self, place: Place, arguments: &A) -> Result<Ticket<R>> {
+    fn submit_at<A: Serialize, R>(&self, place: Place, arguments: &A, group: Option<&Arc<Group>>) -> Result<Ticket<R>> {
         let (mut head, _) = wire::encode(&place, vec![0; 8])?;
         head.push(worker::place::HERE);
         let begins = head.len();
@@ -162,7 +161,7 @@ impl Pool {
                 .to_owned();
             return Err(crate::Error::Encode { type_name: std::any::type_name::<A>(), detail });
         }
-        let id = self.desk.submit(Waiting { record, begins, luggage, attempts: 0 });
+        let id = self.desk.submit(Waiting { record, begins, luggage, attempts: 0 }, group.map(Arc::clone));
         Ok(Ticket { desk: Arc::clone(&self.desk), id, returns: PhantomData })
     }
 
@@ -180,7 +179,7 @@ impl Pool {
     {
         let _ = function;
         let place = Place::of::<F, (T,)>()?;
-        Ok(Map { pool: self, place, items: items.into_iter().fuse(), ahead: VecDeque::new(), item: PhantomData })
+        Ok(Map::new(self, place, items.into_iter()))
     }
 
     /// Waits until all that was submitted is done, and ends the workers.
@@ -259,39 +258,5 @@ impl<R> Drop for Ticket<R> {
 impl<R> fmt::Debug for Ticket<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-/// The results of [`Pool::map`], in order.
-pub struct Map<'a, T, R, I: Iterator<Item = T>> {
-    pool: &'a Pool,
-    place: Place,
-    items: std::iter::Fuse<I>,
-    ahead: VecDeque<Result<Ticket<R>>>,
-    item: PhantomData<fn(T)>,
-}
-
-impl<T: Serialize, R: DeserializeOwned, I: Iterator<Item = T>> Iterator for Map<'_, T, R, I> {
-    type Item = Result<R, TaskError>;
-
-    fn next(&mut self) -> Option<Result<R, TaskError>> {
-        // Refilled when a quarter is gone, so that filling and waiting do not alternate.
-        if self.ahead.len() < AHEAD / 4 * 3 {
-            while self.ahead.len() < AHEAD
-                && let Some(item) = self.items.next()
-            {
-                self.ahead.push_back(self.pool.submit_at(self.place, &(item,)));
-            }
-        }
-        match self.ahead.pop_front()? {
-            Ok(ticket) => Some(ticket.join()),
-            Err(error) => Some(Err(TaskError::Codec { process: desk::this_process(), detail: error.to_string() })),
-        }
-    }
-}
-
-impl<T, R, I: Iterator<Item = T>> fmt::Debug for Map<'_, T, R, I> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Map").field("ahead", &self.ahead.len()).finish_non_exhaustive()
     }
 }

@@ -52,3 +52,18 @@ fn each_crash_is_explained() {
         assert!(said.contains(part), "{part}: {said}");
     }
 }
+
+#[test]
+fn a_pool_survives_its_tasks() {
+    let said = run("pool");
+    assert_eq!(said.matches(" primes\n").count(), 13, "{said}");
+    for part in [
+        "  30000: process 'pool-",
+        "crashed, signal 6",
+        "  60000: process 'pool-",
+        "too slow",
+        "  90000: process 'pool-",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}

@@ -38,7 +38,7 @@ fn each_death_is_the_error_of_one_task_and_no_other_is_lost() {
         match (number % 10, result) {
             (3, Err(TaskError::Panicked { message, process, .. })) => {
                 assert_eq!(message, "three");
-                assert!(process.pid > 1);
+                assert!(process.pid > 1 && process.name.starts_with("pool-"), "{process}");
             }
             (5, Err(TaskError::Crashed { signal: 6, .. }))
             | (7, Err(TaskError::Exited { code: 7, .. }))
@@ -188,4 +188,19 @@ fn a_cancelled_task_ends_and_the_others_are_done() {
     running.cancel();
     assert_eq!(next.join().unwrap(), 9);
     assert!(started.is_empty(), "what was cancelled in time never began");
+}
+
+#[test]
+fn results_come_as_they_are_done() {
+    let pool = Pool::builder().workers(2).build().unwrap();
+    let mut seen = [false; 100];
+    let mut first = None;
+    for (index, result) in pool.map(sleep, std::iter::once(500).chain(std::iter::repeat_n(0, 99))).unwrap().unordered()
+    {
+        assert_eq!(result.unwrap(), if index == 0 { 500 } else { 0 });
+        first.get_or_insert(index);
+        assert!(!std::mem::replace(&mut seen[index], true), "{index} came twice");
+    }
+    assert!(seen.iter().all(|&seen| seen));
+    assert_ne!(first, Some(0), "the slow one does not hold up the others");
 }

@@ -49,6 +49,20 @@ struct Job {
     again: Option<Waiting>,
     /// Nobody wants its result.
     forgotten: bool,
+    /// Those who wait for any of several.
+    group: Option<Arc<Group>>,
+}
+
+/// Tasks of which any may be waited for: those that are settled, by their numbers.
+#[derive(Default)]
+pub(super) struct Group {
+    settled: Mutex<VecDeque<u64>>,
+}
+
+impl Group {
+    fn settled(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A worker: its handle gives what it ended with.
@@ -128,9 +142,9 @@ impl Desk {
         books.made += 1;
         let name = format!("pool-{}", books.made);
         let give = |child| self.ledger.share_seat(number, child);
-        let spawned = Process::builder().name(name).spawn_with(
+        let spawned = Process::builder().name(name.clone()).spawn_with(
             worker::serve,
-            (LaneName::of(seat.handle),),
+            (LaneName::of(seat.handle), name),
             give,
             Some(Box::new(told)),
         );
@@ -149,11 +163,11 @@ impl Desk {
     }
 
     /// Enters a task, and sends it if a worker has room for it.
-    pub(super) fn submit(&self, waiting: Waiting) -> u64 {
+    pub(super) fn submit(&self, waiting: Waiting, group: Option<Arc<Group>>) -> u64 {
         let mut books = self.books();
         books.next += 1;
         let id = books.next;
-        books.jobs.insert(id, Job::default());
+        books.jobs.insert(id, Job { group, ..Job::default() });
         books.backlog.push_back((id, waiting));
         let broken = books.seats.is_empty() && books.failures >= FAILURES;
         drop(books);
@@ -226,6 +240,9 @@ impl Desk {
         } else {
             job.again = None;
             job.raw = Some(raw);
+            if let Some(group) = job.group.take() {
+                group.settled().push_back(id);
+            }
         }
         self.settled.fetch_add(1, Ordering::SeqCst);
     }
@@ -322,6 +339,16 @@ impl Desk {
     /// Waits for a task, doing the pool's work meanwhile. True if it is settled.
     pub(super) fn wait(&self, id: u64, deadline: Deadline) -> bool {
         self.wait_for(deadline, |books| books.jobs.get(&id).is_none_or(|job| job.raw.is_some()))
+    }
+
+    /// Waits for any of a group, and gives its number.
+    pub(super) fn wait_any(&self, group: &Group) -> u64 {
+        loop {
+            if let Some(id) = group.settled().pop_front() {
+                return id;
+            }
+            self.wait_for(Deadline::Never, |_| !group.settled().is_empty());
+        }
     }
 
     fn wait_for(&self, deadline: Deadline, done: impl Fn(&Books) -> bool) -> bool {
@@ -472,17 +499,16 @@ impl Desk {
 }
 
 fn open<R: DeserializeOwned>(verdict: u8, payload: &[u8], arrived: Arrived) -> Result<R, TaskError> {
-    let worker = |pid| Identity { pid, name: "pool".to_owned() };
     match verdict {
         verdict::RETURNED => wire::decode(payload, arrived)
             .map_err(|error| TaskError::Codec { process: this_process(), detail: error.to_string() }),
         verdict::PANICKED => {
-            let (pid, message, location) = wire::decode(payload, arrived).map_err(|_| damaged())?;
-            Err(TaskError::Panicked { process: worker(pid), message, location })
+            let (pid, name, message, location) = wire::decode(payload, arrived).map_err(|_| damaged())?;
+            Err(TaskError::Panicked { process: Identity { pid, name }, message, location })
         }
         _ => {
-            let (pid, detail) = wire::decode(payload, arrived).map_err(|_| damaged())?;
-            Err(TaskError::Codec { process: worker(pid), detail })
+            let (pid, name, detail) = wire::decode(payload, arrived).map_err(|_| damaged())?;
+            Err(TaskError::Codec { process: Identity { pid, name }, detail })
         }
     }
 }

@@ -5,7 +5,7 @@
 //!  result  id:8 │ verdict:1 │ where:1 │ payload   a large payload: in the first block beside the record
 //! ```
 //!
-//! The payload of what failed begins with the worker's pid.
+//! The payload of what failed begins with the worker's pid and name.
 
 use crate::start::{self, Ran};
 use crate::task::Place;
@@ -43,11 +43,11 @@ impl LaneName {
 }
 
 /// The task of a worker. Gives why it ended early.
-pub(super) fn serve(lane: LaneName) -> Result<(), String> {
-    work(lane).map_err(|error| error.to_string())
+pub(super) fn serve(lane: LaneName, name: String) -> Result<(), String> {
+    work(lane, &name).map_err(|error| error.to_string())
 }
 
-fn work(lane: LaneName) -> polyproc_engine::Result<()> {
+fn work(lane: LaneName, name: &str) -> polyproc_engine::Result<()> {
     let mut worker = Worker::attach(Handle::from_bytes(&lane.0)?)?;
     worker.ready();
     let mut envelope = Envelope::new();
@@ -63,10 +63,10 @@ fn work(lane: LaneName) -> polyproc_engine::Result<()> {
         let (verdict, payload, mut luggage) = match ran {
             Ran::Returned(bytes, luggage) => (verdict::RETURNED, bytes, luggage),
             Ran::Panicked(message, location) => {
-                let bytes = wire::encode(&(pid(), message, location), Vec::new()).map(|(bytes, _)| bytes);
+                let bytes = wire::encode(&(pid(), name, message, location), Vec::new()).map(|(bytes, _)| bytes);
                 (verdict::PANICKED, bytes.unwrap_or_default(), Luggage::default())
             }
-            Ran::Refused(why) => (verdict::REFUSED, refusal(why), Luggage::default()),
+            Ran::Refused(why) => (verdict::REFUSED, refusal(name, &why), Luggage::default()),
         };
         let large = payload.len() > SMALL;
         record.extend_from_slice(&[verdict, u8::from(large)]);
@@ -81,7 +81,7 @@ fn work(lane: LaneName) -> polyproc_engine::Result<()> {
             Err(error @ (Error::BudgetExhausted { .. } | Error::TooMany { .. })) => {
                 record.truncate(8);
                 record.extend_from_slice(&[verdict::REFUSED, place::HERE]);
-                record.extend_from_slice(&refusal(format!("the result could not be sent: {error}")));
+                record.extend_from_slice(&refusal(name, &format!("the result could not be sent: {error}")));
                 worker.commit(&mut Parcel::new(0, &record)?)?;
             }
             Err(error) => return Err(error),
@@ -94,8 +94,8 @@ fn pid() -> i32 {
     std::process::id() as i32
 }
 
-fn refusal(why: String) -> Vec<u8> {
-    wire::encode(&(pid(), why), Vec::new()).map(|(bytes, _)| bytes).unwrap_or_default()
+fn refusal(name: &str, why: &str) -> Vec<u8> {
+    wire::encode(&(pid(), name, why), Vec::new()).map(|(bytes, _)| bytes).unwrap_or_default()
 }
 
 /// A record, with what lies beside it.
