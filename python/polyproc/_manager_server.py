@@ -179,6 +179,7 @@ class LaneServer:
             self._last_index += 1
             index = self._last_index
             self._clients[index] = Client(ours, name, pid, pidfd)
+            self._farewells.discard(pid)  # another process's, long ago
         self._sweep()
         try:
             c.send(("#RETURN", (os.getpid(), index, name_of(self._requests), name_of(theirs))))
@@ -241,7 +242,8 @@ class LaneServer:
                 try:
                     client.end.send(reply)
                 except OSError:
-                    self._drop(index)
+                    if client.thread is None:  # that would see it, and may be using what this closes
+                        self._drop(index)
                 except Exception:
                     client.end.send(("#UNSERIALIZABLE", format_exc()))
             except Exception:  # a client that is gone, or memory that was overwritten
