@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 const ITEM: u8 = 1;
@@ -78,6 +79,15 @@ impl<T> Queue<T> {
     /// The most items it may hold; `None` means any number.
     pub fn capacity(&self) -> Option<usize> {
         (self.queue.most() != 0).then_some(self.queue.most() as usize)
+    }
+
+    /// A descriptor that is readable while the queue is not empty: for poll, epoll and the like, to wait for several things at
+    /// once. It is made, with a thread that watches the queue, when it is first asked for.
+    ///
+    /// # Errors
+    /// [`Error::Engine`] if there is no descriptor, or no thread, to be had.
+    pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
+        Ok(self.queue.bell_descriptor()?)
     }
 
     /// Says that one item which was taken out is finished: for [`Queue::join`].

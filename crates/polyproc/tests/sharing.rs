@@ -5,6 +5,7 @@ use polyproc::pipe::{self, Descriptor, End, Receiver, Sender};
 use polyproc::{Barrier, Bytes, Condition, Error, Event, Lock, Process, Queue, Semaphore, Shared};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -278,4 +279,31 @@ fn bytes_that_arrived_are_sent_on() {
     let mut part = [0; 3];
     both[0].read(69_997, &mut part);
     assert_eq!(part, [9; 3]);
+}
+
+fn put_after(queue: Queue<u32>, go: Event) {
+    go.wait();
+    queue.put(&1).unwrap();
+}
+
+#[test]
+fn a_queue_is_readable_while_it_has_items() {
+    use polyproc_engine::Deadline;
+    use polyproc_engine::sys::poll::{self, Polled};
+    let (queue, go) = (Queue::unbounded().unwrap(), Event::new().unwrap());
+    let child = Process::spawn(put_after, (queue.clone(), go.clone())).unwrap();
+    let readable = |time| {
+        let mut polled = [Polled::new(queue.descriptor().unwrap().as_raw_fd())];
+        poll::wait(&mut polled, Deadline::after(Some(Duration::from_millis(time)))).unwrap() > 0
+    };
+    assert!(!readable(0));
+    go.set();
+    assert!(readable(5000));
+    assert_eq!(queue.get().unwrap(), 1);
+    child.join().unwrap();
+    let emptied = (0..500).any(|_| {
+        std::thread::sleep(Duration::from_millis(2));
+        !readable(0)
+    });
+    assert!(emptied);
 }

@@ -6,7 +6,7 @@ use super::ring::Ring;
 use crate::Result;
 use crate::shm::{Handle, Hold};
 use crate::sys::clock::Deadline;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
 
 /// A queue. A put that returned is in shared memory: it survives the end of its producer, however that comes.
@@ -117,5 +117,11 @@ impl Queue {
     /// queue.
     pub fn bell(&self) -> Result<RawFd> {
         bell::arm(&self.ring)
+    }
+
+    /// As [`Queue::bell`], borrowed for as long as the queue is.
+    pub fn bell_descriptor(&self) -> Result<BorrowedFd<'_>> {
+        // SAFETY: it stays open for as long as this process has the queue.
+        Ok(unsafe { BorrowedFd::borrow_raw(self.bell()?) })
     }
 }
