@@ -301,7 +301,8 @@ impl Desk {
                 books.failures = if ended.was_ready { 0 } else { books.failures + 1 };
                 return true;
             }
-            Outcome::Note(_) => {}
+            // Notes, and what only the other face asks for.
+            _ => {}
         }
         false
     }
