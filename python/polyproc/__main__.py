@@ -147,10 +147,8 @@ def _as_main(program: ModuleType, spec: Any, code: CodeType) -> CodeType:
 def _of_file(path: str, program: ModuleType) -> CodeType:
     if path == "-":
         return _of_input(program)
-    import pkgutil
-
     absolute = os.path.join(os.getcwd(), path)
-    if pkgutil.get_importer(absolute) is not None:
+    if _holds_modules(absolute):
         return _of_directory(absolute, program)
     try:
         with open(absolute, "rb") as file:
@@ -168,6 +166,17 @@ def _of_file(path: str, program: ModuleType) -> CodeType:
         assert code is not None
         return code
     return compile(content, absolute, "exec", dont_inherit=True)
+
+
+def _holds_modules(path: str) -> bool:
+    """True for a directory or a zip file: what the import system could import from."""
+    for hook in sys.path_hooks:
+        try:
+            hook(path)
+        except ImportError:
+            continue
+        return True
+    return False
 
 
 def _of_input(program: ModuleType) -> CodeType:

@@ -57,10 +57,8 @@ fn _polyproc(module: &Bound<'_, PyModule>) -> PyResult<()> {
 
 /// A build without the interpreter's lock would run what leans on it in two threads at once.
 fn refuse_free_threading(py: Python<'_>) -> PyResult<()> {
-    let free_threaded = py
-        .import("sysconfig")?
-        .call_method1("get_config_var", ("Py_GIL_DISABLED",))?
-        .is_truthy()?;
+    // Not sysconfig, which every child would take a millisecond to import.
+    let free_threaded = py.import("sys")?.getattr("abiflags")?.extract::<String>()?.contains('t');
     if free_threaded {
         return Err(PyImportError::new_err(
             "polyproc does not run on the free-threaded build of Python yet: use the ordinary build (python3.x, not python3.xt)",
