@@ -42,6 +42,7 @@ pub enum Fate {
 }
 
 type Body = Box<dyn FnOnce()>;
+type Look = Box<dyn FnOnce(&mut Stage, Fate)>;
 
 /// The parts of a trial. What they share they capture; when all of them are dropped nothing is left of it.
 pub struct Trial {
@@ -52,7 +53,7 @@ pub struct Trial {
     /// What the parent does while the victim runs.
     pub meanwhile: Box<dyn FnOnce(&mut Stage)>,
     /// What the parent finds afterwards.
-    pub after: Box<dyn FnOnce(&mut Stage, Fate)>,
+    pub after: Look,
 }
 
 impl Trial {
@@ -212,7 +213,9 @@ impl Course {
         let parent = std::process::id();
         std::panic::set_hook(Box::new(move |info| {
             let place = info.location().map(|l| format!("{}:{}", l.file(), l.line())).unwrap_or_default();
-            let message = info.payload_as_str().unwrap_or("?");
+            let payload = info.payload();
+            let message = payload.downcast_ref::<&str>().copied();
+            let message = message.or(payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
             if std::process::id() == parent {
                 *PANIC.lock().unwrap_or_else(PoisonError::into_inner) = format!("{message} ({place})");
             } else {

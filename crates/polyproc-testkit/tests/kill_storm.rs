@@ -40,7 +40,7 @@ const TOLD: usize = SHARED + 7;
 const WOKEN: usize = SHARED + 8;
 const PARTS: usize = SHARED + 16;
 /// Accepted items by producer, then taken items by producer and number.
-const MOST_PRODUCERS: usize = 4096;
+const MOST_PRODUCERS: usize = 16_384;
 const ACCEPTED: usize = PARTS;
 /// Which of a producer's items were taken: a bit each, in 64 words.
 const WORDS: usize = 64;

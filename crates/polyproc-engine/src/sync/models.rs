@@ -7,6 +7,7 @@
 //!
 //! `make test-loom`, or
 //! `RUSTFLAGS="--cfg loom" cargo test -p polyproc-engine --release --lib loom --target-dir target/loom`
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use super::signal;
 use crate::Participant;

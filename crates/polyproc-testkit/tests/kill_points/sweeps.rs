@@ -93,9 +93,41 @@ fn twice(ledger: Ledger, point: &'static str, pass: u32) -> Trial {
     })
 }
 
+/// Two died at once: one with permits, the other, after it, inside the semaphore's monitor. The sweep of the first meets the
+/// lock of the second.
+fn two_at_once(_ledger: Ledger, point: &'static str) -> Trial {
+    let gate = Semaphore::new(3, None).unwrap();
+    let mut dead = [false, true].map(|inside| {
+        child::fork(|| {
+            gate.acquire(soon()).unwrap();
+            if inside {
+                fault::arm(point, 1);
+                gate.acquire(soon()).unwrap();
+            }
+            std::process::abort();
+        })
+    });
+    for child in &mut dead {
+        assert!(matches!(child.wait(Duration::from_secs(2)), Some(End::Killed(_))));
+    }
+    let sweeper = || {
+        shm::sweep_dead();
+    };
+    Trial::new(sweeper, move |stage, _| {
+        for _ in 0..3 {
+            gate.acquire(soon()).unwrap();
+        }
+        gate.release(3).unwrap();
+        stage.sweep();
+        assert_eq!(gate.value(), 3);
+    })
+}
+
 pub fn scenarios() -> Vec<Scenario> {
     let pair = |&(point, pass): &(&'static str, u32)| {
         Scenario::new(format!("sweep: after a death at {point}"), Role::Peer, move |ledger| twice(ledger, point, pass))
     };
-    FIRST.iter().map(pair).collect()
+    let two = |ledger| two_at_once(ledger, "monitor.committed");
+    let two = Scenario::new("sweep: two died at once", Role::Peer, two);
+    FIRST.iter().map(pair).chain([two]).collect()
 }
