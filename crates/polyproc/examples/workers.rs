@@ -25,7 +25,7 @@ struct Answer {
 fn work(jobs: Queue<Option<Job>>, answers: Queue<Answer>) -> Result<u32, String> {
     let mut count = 0;
     while let Some(Job { number }) = jobs.get().map_err(|error| error.to_string())? {
-        let divisors = (1..=number).filter(|divisor| number.is_multiple_of(*divisor)).count() as u32;
+        let divisors = (1..=number).filter(|divisor| number % *divisor == 0).count() as u32;
         let answer = Answer { number, divisors, worker: std::process::id() };
         answers.put(&answer).map_err(|error| error.to_string())?;
         count += 1;
