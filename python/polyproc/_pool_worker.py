@@ -66,13 +66,15 @@ def _forget_half_imports() -> None:
     A replacement is forked by whatever thread notices that it is needed. Without this, a task that imports such a module
     waits for a lock whose owner does not exist.
     """
-    locks = getattr(importlib._bootstrap, "_module_locks", {})  # type: ignore[attr-defined]
+    locks = getattr(importlib._bootstrap, "_module_locks", {})
     me = threading.get_ident()
-    for name, module in list(sys.modules.items()):
-        if not getattr(getattr(module, "__spec__", None), "_initializing", False):
+    for name, reference in list(locks.items()):
+        lock = reference()
+        owner = getattr(lock, "owner", me)
+        if owner == me:
             continue
-        reference = locks.get(name)
-        lock = reference() if reference is not None else None
-        if lock is not None and getattr(lock, "owner", me) not in (me, None):
+        # Also a lock that nobody owns: another thread may have been about to take it.
+        del locks[name]
+        module = sys.modules.get(name)
+        if owner is not None and getattr(getattr(module, "__spec__", None), "_initializing", False):
             del sys.modules[name]
-            del locks[name]

@@ -53,6 +53,9 @@ PATIENCE = 1.0
 #: Workers that may end one after another before they are ready, beside one for each of the pool's processes.
 TOLERANCE = 2
 
+#: A chunk size that the extension module chooses, by how long tasks take.
+_AUTOMATIC = 0
+
 _ON_ERROR = {"raise": 0, "return": 1, "skip": 2}
 
 
@@ -360,14 +363,15 @@ class Pool(_standard.Pool):
         # A list of its own: the caller may change his while tasks are being sent.
         items = iterable if type(iterable) is tuple else list(iterable)
         if chunksize is None:
-            chunksize = 1
+            chunksize = _AUTOMATIC
             if self._maxtasksperchild is not None:
                 # Here a chunk is what counts as a task.
                 chunksize, extra = divmod(len(items), len(self._pool) * 4 or 4)
                 chunksize += bool(extra)
-        if chunksize < 1 and items:
-            return self._desk.map(func, (), star, 1, mode, callback, error_callback)
-        return self._desk.map(func, items, star, max(chunksize, 1), mode, callback, error_callback, policy)
+        elif chunksize < 1:
+            # As the standard library has it: no chunks, no results.
+            items, chunksize = (), 1
+        return self._desk.map(func, items, star, chunksize, mode, callback, error_callback, policy)
 
     def _stream(
         self,

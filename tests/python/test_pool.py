@@ -348,6 +348,53 @@ def test_killing_workers_all_the_time_loses_and_doubles_nothing() -> None:
         assert result == x * x or isinstance(result, mp.WorkerDiedError)
 
 
+def mixed(x: int) -> Any:
+    if x % 997 == 5:
+        raise ValueError(x)
+    if x % 997 == 6:
+        return Stubborn()
+    if x % 997 == 7:
+        return b"x" * 100_000
+    if x % 997 == 8:
+        return "y" * 31_000
+    if x == 4500:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+@pytest.mark.parametrize("star", [False, True])
+def test_tiny_tasks_that_travel_together_are_answered_one_by_one(pool: Any, star: bool) -> None:
+    pool.map(square, range(20_000))
+    if star:
+        results = pool.starmap(mixed, ((x,) for x in range(20_000)), on_error="return")
+    else:
+        results = pool.map(mixed, range(20_000), on_error="return")
+    assert len(results) == 20_000
+    for x, result in enumerate(results):
+        if x == 4500:
+            assert isinstance(result, mp.WorkerDiedError)
+            assert result.index == 4500
+        elif x % 997 == 5:
+            assert isinstance(result, ValueError) and result.args == (x,)
+        elif x % 997 == 6:
+            assert isinstance(result, MaybeEncodingError)
+        elif x % 997 == 7:
+            assert result == b"x" * 100_000
+        elif x % 997 == 8:
+            assert result == "y" * 31_000
+        else:
+            assert result == x
+
+
+def test_a_long_list_of_tiny_tasks_can_be_cancelled(pool: Any) -> None:
+    pool.map(square, range(20_000))
+    result = pool.map_async(square, range(1_000_000))
+    if result.cancel():
+        with pytest.raises(mp.TaskCancelledError):
+            result.get(SOON)
+    assert pool.map(square, range(10)) == [x * x for x in range(10)]
+
+
 # ------------------------------------------------------------------------------------------------ control
 
 

@@ -53,6 +53,8 @@ pub const POINTS: &[&str] = &[
     "pool.attached",
     "pool.taken",
     "pool.begun",
+    "pool.added",
+    "pool.flushed",
     "pool.committed",
     "pool.cleared",
 ];

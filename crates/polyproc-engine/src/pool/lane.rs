@@ -12,9 +12,37 @@
 
 use crate::Result;
 use crate::channel::ring::Ring;
-use crate::shm::{self, CellState, Death, Handle, Hold, Kind};
+use crate::shm::{self, CellState, Death, Handle, Hold, Kind, Memory};
 use crate::sync::signal;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Bytes of a lane's scratch memory.
+pub(super) const SCRATCH: usize = 32 * 1024;
+
+/// How far a worker is in a bundle of tasks: from `first` on, `count` results lie in the first `bytes` bytes of the scratch
+/// memory; what came before was sent. One word, so that a death finds it whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Progress {
+    pub(super) first: u32,
+    pub(super) count: u32,
+    pub(super) bytes: u32,
+}
+
+impl Progress {
+    const BITS: u32 = 20;
+    const MASK: u64 = (1 << Progress::BITS) - 1;
+
+    pub(super) fn of(bits: u64) -> Progress {
+        let part = |at: u32| ((bits >> (at * Progress::BITS)) & Progress::MASK) as u32;
+        Progress { first: part(2), count: part(1), bytes: part(0) }
+    }
+
+    pub(super) fn bits(self) -> u64 {
+        (u64::from(self.first) << (2 * Progress::BITS))
+            | (u64::from(self.count) << Progress::BITS)
+            | u64::from(self.bytes)
+    }
+}
 
 /// | field | written by | order |
 /// | --- | --- | --- |
@@ -24,7 +52,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// | running | the worker: before a task counts as taken, and after its result is committed | Release; read after its death |
 /// | since | the worker, before `running`: when it began, in nanoseconds of the monotonic clock | Relaxed |
 /// | busy, done | the worker: nanoseconds in tasks, and how many | Relaxed: an estimate |
-/// | hub, tasks, results | the ledger, once, before anybody has the handle | |
+/// | progress | the worker, in a bundle: how many results lie in the scratch memory, [`Progress`] | Release, after they do |
+/// | hub, tasks, results, scratch | the ledger, once, before anybody has the handle | |
 #[repr(C)]
 pub(super) struct LaneState {
     pub(super) news: AtomicU32,
@@ -33,14 +62,16 @@ pub(super) struct LaneState {
     pub(super) since: AtomicU64,
     pub(super) busy: AtomicU64,
     pub(super) done: AtomicU64,
+    pub(super) progress: AtomicU64,
     pub(super) ready: AtomicU32,
     padding: AtomicU32,
     hub: [AtomicU32; 2],
     tasks: [AtomicU32; 2],
     results: [AtomicU32; 2],
+    scratch: [AtomicU32; 2],
 }
 
-// SAFETY: plain atomics, 72 bytes, aligned to 8.
+// SAFETY: plain atomics, 88 bytes, aligned to 8.
 unsafe impl CellState for LaneState {
     const KIND: Kind = Kind::Lane;
 }
@@ -68,21 +99,24 @@ pub(super) struct Lane {
     pub(super) hub: Hold,
     pub(super) tasks: Ring,
     pub(super) results: Ring,
+    pub(super) scratch: Memory,
 }
 
 impl Lane {
     /// A new lane of this hub, kept to this process.
     pub(super) fn new(hub: &Hold) -> Result<Lane> {
         let (tasks, results) = (Ring::new(0, false)?, Ring::new(0, false)?);
+        let scratch = Memory::allocate(SCRATCH)?;
         let hold = shm::create::<LaneState>(|state| {
+            write(&state.scratch, scratch.handle());
             write(&state.hub, hub.handle());
             write(&state.tasks, tasks.hold().handle());
             write(&state.results, results.hold().handle());
         })?;
-        for hold in [&hold, tasks.hold(), results.hold()] {
+        for hold in [&hold, tasks.hold(), results.hold(), scratch.hold()] {
             hold.keep_to_ourselves();
         }
-        Ok(Lane { hold, hub: hub.clone(), tasks, results })
+        Ok(Lane { hold, hub: hub.clone(), tasks, results, scratch })
     }
 
     /// The lane of a handle.
@@ -92,12 +126,13 @@ impl Lane {
         let hub = Hold::take(read(&state.hub), Kind::Lane)?;
         let tasks = Ring::from_handle(read(&state.tasks))?;
         let results = Ring::from_handle(read(&state.results))?;
-        Ok(Lane { hold, hub, tasks, results })
+        let scratch = Memory::from_handle(read(&state.scratch))?;
+        Ok(Lane { hold, hub, tasks, results, scratch })
     }
 
     /// Lets a child that will be exec'd find it.
     pub(super) fn share_with(&self, child: shm::Participant) {
-        for hold in [&self.hold, &self.hub, self.tasks.hold(), self.results.hold()] {
+        for hold in [&self.hold, &self.hub, self.tasks.hold(), self.results.hold(), self.scratch.hold()] {
             hold.share_with(child);
         }
     }

@@ -15,7 +15,7 @@
 //! The lock is held for bookkeeping and copies only. A forked child has a copy of the ledger that it must not use.
 
 use super::lane::{self, Lane, LaneState};
-use super::place::Place;
+use super::place::{Flight, Place};
 use super::settled::{Because, Ended, Outcome, Room, Seat, Settled, Withdrawn};
 use super::{number_of, record};
 use crate::channel::{Envelope, Parcel};
@@ -49,6 +49,7 @@ struct Again {
     id: u64,
     envelope: Envelope,
     kept: Option<Box<[u8]>>,
+    weight: u32,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +107,7 @@ impl Ledger {
             number,
             lane,
             flight: VecDeque::new(),
+            load: 0,
             left: most.unwrap_or(u32::MAX),
             stopped: false,
             ended: None,
@@ -180,7 +182,22 @@ impl Ledger {
         if place.stopped || place.ended.is_some() {
             return Ok(false);
         }
-        place.put(id, parcel, kept, begins_unit)?;
+        place.put(id, parcel, kept, begins_unit, 1)?;
+        Ok(true)
+    }
+
+    /// As [`Ledger::send`], for a bundle of `weight` tasks, whose record is kept.
+    ///
+    /// # Errors
+    /// [`Error::BudgetExhausted`].
+    pub fn send_bundle(&self, seat: u32, id: u64, record: &[u8], weight: u32) -> Result<bool> {
+        let mut parcel = Parcel::new(record::TASK, record)?;
+        let mut book = self.book();
+        let Some(place) = book.places.iter_mut().find(|place| place.number == seat) else { return Ok(false) };
+        if place.stopped || place.ended.is_some() {
+            return Ok(false);
+        }
+        place.put(id, &mut parcel, &mut Some(record.into()), true, weight)?;
         Ok(true)
     }
 
@@ -309,6 +326,14 @@ impl Ledger {
         if next == u64::MAX { Deadline::Never } else { Deadline::At(next) }
     }
 
+    /// How many tasks this one is: more than one for a bundle.
+    pub fn weight(&self, id: u64) -> u32 {
+        let book = self.book();
+        let flights = book.places.iter().flat_map(|place| &place.flight);
+        let found = flights.filter(|flight| flight.id == id).map(|flight| flight.weight).next();
+        found.or_else(|| book.again.iter().find(|task| task.id == id).map(|task| task.weight)).unwrap_or(1)
+    }
+
     /// Takes back a task that was sent: out of its lane, or, if it runs, by ending its worker.
     pub fn withdraw(&self, id: u64) -> Withdrawn {
         let mut book = self.book();
@@ -365,8 +390,8 @@ impl Book {
     fn shortest(&self) -> Option<usize> {
         let open = |place: &Place| !place.stopped && place.ended.is_none() && place.left > 0;
         let shortest = self.places.iter().enumerate().filter(|(_, place)| open(place));
-        let (at, place) = shortest.min_by_key(|(_, place)| place.flight.len())?;
-        (place.flight.len() < self.depth()).then_some(at)
+        let (at, place) = shortest.min_by_key(|(_, place)| place.load)?;
+        (place.load < self.depth()).then_some(at)
     }
 
     fn room(&mut self) -> Option<Room> {
@@ -374,8 +399,15 @@ impl Book {
             self.dispatch_again();
         }
         let place = &self.places[self.shortest()?];
-        let tasks = (self.depth() - place.flight.len()).min(ROUND).min(place.left as usize);
-        Some(Room { seat: place.number, tasks, ahead: place.flight.len() })
+        let depth = self.depth();
+        let tasks = depth.saturating_sub(place.load).min(ROUND).min(place.left as usize);
+        Some(Room {
+            seat: place.number,
+            tasks,
+            ahead: place.flight.len(),
+            depth: depth.saturating_sub(place.load),
+            pace: self.pace,
+        })
     }
 
     fn dispatch_again(&mut self) {
@@ -383,7 +415,7 @@ impl Book {
             let Some(mut task) = self.again.pop_front() else { return };
             let place = &mut self.places[at];
             let mut parcel = task.envelope.as_parcel();
-            if place.put(task.id, &mut parcel, &mut task.kept, true).is_err() {
+            if place.put(task.id, &mut parcel, &mut task.kept, true, task.weight).is_err() {
                 // No memory for its lane now: it waits for another time.
                 let (blocks, body_in_block) = (std::mem::take(&mut parcel.blocks), parcel.body_in_block);
                 task.envelope.take_back(blocks, body_in_block);
@@ -417,14 +449,18 @@ impl Book {
             while let Ok(true) = place.lane.tasks.try_get(&mut envelope, Deadline::Never) {
                 if envelope.kind == record::TASK
                     && let Some(id) = number_of(&envelope.inline)
-                    && let Some(index) = place.flight.iter().position(|flight| flight.id == id)
-                    && let Some(flight) = place.flight.remove(index)
+                    && let Some(Flight { kept, weight, .. }) = place.take(id)
                 {
-                    unbegun.push_back(Again { id, envelope: std::mem::take(&mut envelope), kept: flight.kept });
+                    unbegun.push_back(Again { id, envelope: std::mem::take(&mut envelope), kept, weight });
                 }
             }
             // What is in neither ring, it died in. There is at most one.
-            for flight in place.flight.drain(..) {
+            let running = place.running().map_or(0, |(id, _)| id);
+            for flight in std::mem::take(&mut place.flight) {
+                if flight.weight > 1 && flight.id == running {
+                    let (first, bytes) = place.added();
+                    settled.push(Settled { id: flight.id, outcome: Outcome::Added(first, bytes), kept: None });
+                }
                 settled.push(Settled { id: flight.id, outcome: Outcome::Died(Arc::clone(&ended)), kept: flight.kept });
             }
             while let Some(task) = unbegun.pop_back() {
@@ -474,11 +510,9 @@ impl Book {
                 break;
             }
             let id = number_of(&envelope.inline).unwrap_or(0);
-            if let Some(index) = place.flight.iter().position(|flight| flight.id == id)
-                && let Some(flight) = place.flight.remove(index)
-            {
+            if let Some(Flight { kept, weight, .. }) = place.take(id) {
                 place.left = place.left.saturating_add(1);
-                self.again.push_back(Again { id, envelope: std::mem::take(&mut envelope), kept: flight.kept });
+                self.again.push_back(Again { id, envelope: std::mem::take(&mut envelope), kept, weight });
             }
         }
     }

@@ -22,6 +22,9 @@
 //! | tasks in its lane | they never began: others get them |
 //! | `running = id`, and `id` is in neither | this is the task that it died in |
 //!
+//! Tiny tasks travel in bundles, each a task to the ledger. Within a bundle the worker writes each result to its lane's
+//! scratch memory and counts it with one store, so that a death costs one task of the bundle and loses no result.
+//!
 //! **Invariant:** this layer does not know what a task computes. It moves records that begin with the task's number, and
 //! knows each number's state: in a lane, running, or settled.
 //!
@@ -46,6 +49,8 @@ mod record {
     pub const STOP: u8 = 2;
     /// The result of a task: its number, then the face's bytes.
     pub const RESULT: u8 = 3;
+    /// Results of some tasks of a bundle: its number, then the face's bytes.
+    pub const PART: u8 = 5;
     /// A word to the ledger that belongs to no task.
     pub const NOTE: u8 = 4;
 }

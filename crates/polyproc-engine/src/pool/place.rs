@@ -1,6 +1,6 @@
 //! A worker as its ledger sees it: the lane, and the tasks that are in it, in their order.
 
-use super::lane::Lane;
+use super::lane::{Lane, Progress};
 use super::settled::{Because, Ended, Outcome, Settled};
 use super::{number_of, record};
 use crate::Result;
@@ -19,6 +19,8 @@ const STOPPING: u64 = 20_000_000;
 pub(super) struct Flight {
     pub(super) id: u64,
     pub(super) kept: Option<Box<[u8]>>,
+    /// How many tasks it is.
+    pub(super) weight: u32,
 }
 
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Place {
     pub(super) number: u32,
     pub(super) lane: Lane,
     pub(super) flight: VecDeque<Flight>,
+    /// How many tasks are in the lane.
+    pub(super) load: usize,
     /// How many more units it may get.
     pub(super) left: u32,
     pub(super) stopped: bool,
@@ -70,16 +74,36 @@ impl Place {
         condemned
     }
 
+    /// What the worker had added to its scratch memory, for a place whose worker has ended.
+    pub(super) fn added(&self) -> (u32, Box<[u8]>) {
+        let progress = Progress::of(self.lane.state().progress.load(Ordering::Acquire));
+        let length = (progress.bytes as usize).min(self.lane.scratch.len());
+        let mut bytes = vec![0; length];
+        // SAFETY: the scratch memory is mapped for its length; it is copied once, and checked afterwards.
+        unsafe { std::ptr::copy_nonoverlapping(self.lane.scratch.as_ptr(), bytes.as_mut_ptr(), length) };
+        (progress.first, bytes.into_boxed_slice())
+    }
+
+    /// Takes a task out of the middle of the flight.
+    pub(super) fn take(&mut self, id: u64) -> Option<Flight> {
+        let index = self.flight.iter().position(|flight| flight.id == id)?;
+        let flight = self.flight.remove(index)?;
+        self.load = self.load.saturating_sub(flight.weight as usize);
+        Some(flight)
+    }
+
     pub(super) fn put(
         &mut self,
         id: u64,
         parcel: &mut Parcel<'_>,
         kept: &mut Option<Box<[u8]>>,
         begins_unit: bool,
+        weight: u32,
     ) -> Result<()> {
         parcel.kind = record::TASK;
         self.lane.tasks.try_put_quietly(parcel, Deadline::Never)?;
-        self.flight.push_back(Flight { id, kept: kept.take() });
+        self.flight.push_back(Flight { id, kept: kept.take(), weight });
+        self.load += weight as usize;
         if begins_unit && self.left != u32::MAX {
             self.left = self.left.saturating_sub(1);
         }
@@ -126,13 +150,24 @@ impl Place {
             if number_of(&envelope.inline) != expected || expected.is_none() {
                 continue;
             }
-            let Some(flight) = self.flight.pop_front() else { continue };
-            let outcome =
-                if envelope.buffers.is_empty() && matches!(envelope.body, Body::Inline) && envelope.names_nothing() {
-                    Outcome::Done(envelope.inline[8..].into())
+            let small =
+                envelope.buffers.is_empty() && matches!(envelope.body, Body::Inline) && envelope.names_nothing();
+            if envelope.kind == record::PART {
+                let outcome = if small {
+                    Outcome::Part(envelope.inline[8..].into())
                 } else {
-                    Outcome::Large(std::mem::take(envelope))
+                    Outcome::LargePart(std::mem::take(envelope))
                 };
+                settled.push(Settled { id: expected.unwrap_or(0), outcome, kept: None });
+                continue;
+            }
+            let Some(flight) = self.flight.pop_front() else { continue };
+            self.load = self.load.saturating_sub(flight.weight as usize);
+            let outcome = if small {
+                Outcome::Done(envelope.inline[8..].into())
+            } else {
+                Outcome::Large(std::mem::take(envelope))
+            };
             settled.push(Settled { id: flight.id, outcome, kept: flight.kept });
         }
     }

@@ -56,6 +56,12 @@ pub enum Outcome {
     Done(Box<[u8]>),
     /// Its result, with blocks: the record, which begins with the task's number.
     Large(Envelope),
+    /// It is a bundle: results of some of its tasks, the face's bytes. The rest comes later.
+    Part(Box<[u8]>),
+    /// The same, with blocks: the record.
+    LargePart(Envelope),
+    /// It is a bundle that its worker died in: the entries that were added and not sent, and the place of the first.
+    Added(u32, Box<[u8]>),
     /// Its worker died in it.
     Died(Arc<Ended>),
     /// Not a task: a worker's word that belongs to none.
@@ -84,4 +90,8 @@ pub struct Room {
     pub tasks: usize,
     /// How many it has.
     pub ahead: usize,
+    /// How many it may have beside those, all in all.
+    pub depth: usize,
+    /// Nanoseconds that a task takes; zero while nobody knows.
+    pub pace: u64,
 }

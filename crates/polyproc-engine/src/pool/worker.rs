@@ -1,6 +1,6 @@
 //! The worker's side of a lane: take a task, do it, commit its result.
 
-use super::lane::Lane;
+use super::lane::{Lane, Progress, SCRATCH};
 use super::{number_of, record};
 use crate::channel::{Envelope, Parcel};
 use crate::shm::{self, Handle};
@@ -29,6 +29,7 @@ pub struct Worker {
     began: u64,
     told: u64,
     untold: bool,
+    progress: Progress,
 }
 
 impl Worker {
@@ -40,7 +41,7 @@ impl Worker {
         let lane = Lane::open(handle)?;
         lane.state().worker.store(shm::me().bits(), Ordering::Release);
         fault!("pool.attached");
-        Ok(Worker { lane, began: 0, told: 0, untold: false })
+        Ok(Worker { lane, began: 0, told: 0, untold: false, progress: Progress::default() })
     }
 
     /// Says that this worker is about to take its first task.
@@ -66,6 +67,7 @@ impl Worker {
                     began.set(clock::now());
                     state.since.store(began.get(), Ordering::Relaxed);
                     // DEATH between here and the ring's commit: the task is still in the lane, so it never began.
+                    state.progress.store(0, Ordering::Release);
                     state.running.store(number, Ordering::Release);
                     fault!("pool.taken");
                 }
@@ -80,6 +82,7 @@ impl Worker {
             self.lane.tasks.wait(deadline)?;
         }
         self.began = began.get();
+        self.progress = Progress::default();
         fault!("pool.begun");
         match number_of(&envelope.inline) {
             Some(number) if envelope.kind == record::TASK => Ok(Taken::Task(number)),
@@ -102,12 +105,48 @@ impl Worker {
         let now = clock::now();
         let spent = now.saturating_sub(self.began);
         state.busy.store(state.busy.load(Ordering::Relaxed).wrapping_add(spent), Ordering::Relaxed);
-        state.done.store(state.done.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        let tasks = u64::from(self.progress.first + self.progress.count).max(1);
+        state.done.store(state.done.load(Ordering::Relaxed).wrapping_add(tasks), Ordering::Relaxed);
         self.untold = true;
         if now.saturating_sub(self.told) >= UNTOLD {
             self.told = now;
             self.tell();
         }
+        Ok(())
+    }
+
+    /// In a bundle: notes the result of the next of its tasks where the parent finds it should this process die in the one
+    /// after. False if there is no room: then [`Worker::flush`] first.
+    #[inline]
+    pub fn add(&mut self, entry: &[u8]) -> bool {
+        let Progress { first, count, bytes } = self.progress;
+        let end = bytes as usize + entry.len();
+        if end > SCRATCH.min(self.lane.scratch.len()) {
+            return false;
+        }
+        // SAFETY: the scratch memory has at least `end` bytes, and nobody else writes there while this process lives.
+        unsafe {
+            let target = self.lane.scratch.as_ptr().add(bytes as usize);
+            std::ptr::copy_nonoverlapping(entry.as_ptr(), target, entry.len());
+        }
+        self.progress = Progress { first, count: count + 1, bytes: end as u32 };
+        self.lane.state().progress.store(self.progress.bits(), Ordering::Release);
+        fault!("pool.added");
+        true
+    }
+
+    /// In a bundle: sends the results of some of its tasks, up to the `done`-th. The record begins with the bundle's number.
+    ///
+    /// # Errors
+    /// [`crate::Error::BudgetExhausted`].
+    pub fn flush(&mut self, part: &mut Parcel<'_>, done: u32) -> Result<()> {
+        part.kind = record::PART;
+        self.lane.results.try_put_quietly(part, Deadline::Never)?;
+        // DEATH between the two stores: some results are found twice, which the parent takes once.
+        fault!("pool.flushed");
+        self.progress = Progress { first: done, count: 0, bytes: 0 };
+        self.lane.state().progress.store(self.progress.bits(), Ordering::Release);
+        self.untold = true;
         Ok(())
     }
 

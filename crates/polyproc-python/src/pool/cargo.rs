@@ -5,11 +5,14 @@
 //!  result  id:8 │ verdict:1                              │ kind:1 │ payload
 //! ```
 //!
+//! A bundle of tasks: style MANY or STARS, and count:4, then entries; its results: verdict ENTRIES, first:4, then entries.
+//! An entry is length:4, then for a task kind:1 and payload, for a result verdict:1, kind:1 and payload.
+//!
 //! A small payload lies in the record, many to a page; a large one lies in blocks beside it: its body first, then what
 //! pickle keeps out of band.
 
+use polyproc_engine::Handle;
 use polyproc_engine::channel::{Envelope, Parcel};
-use polyproc_engine::{Handle, Result};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyString};
@@ -37,6 +40,10 @@ pub mod style {
     pub const FULL: u8 = 2;
     /// `payload[0](*payload[1], **payload[2])`
     pub const WHOLE: u8 = 3;
+    /// A bundle of ITEM.
+    pub const MANY: u8 = 4;
+    /// A bundle of STAR.
+    pub const STARS: u8 = 5;
 }
 
 /// What a result is.
@@ -45,6 +52,36 @@ pub mod verdict {
     pub const VALUE: u8 = 0;
     /// What it raised, as `polyproc.pool` describes it.
     pub const ERROR: u8 = 1;
+    /// Results of a bundle, from the `first` of them on.
+    pub const ENTRIES: u8 = 2;
+    /// One result of a bundle: its place:4, then a result.
+    pub const AT: u8 = 3;
+}
+
+/// Appends an entry: what `write` appends, with its length before it. Nothing is appended if it says no.
+pub fn entry<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>) -> Result<bool, E> {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    let written = write(out);
+    if matches!(written, Ok(true)) {
+        let length = (out.len() - start - 4) as u32;
+        out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    } else {
+        out.truncate(start);
+    }
+    written
+}
+
+/// The next entry: where it lies. None at the end, and where the bytes make no sense.
+pub fn next_entry(bytes: &[u8], at: usize) -> Option<std::ops::Range<usize>> {
+    let length = u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize;
+    let start = at + 4;
+    (start.checked_add(length)? <= bytes.len()).then_some(start..start + length)
+}
+
+/// A number of four bytes.
+pub fn number(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// Bytes of a task's record before the kind of its payload.
@@ -76,7 +113,7 @@ impl Large {
     }
 
     /// The parcel of a record with this payload beside it. Copies it into blocks.
-    pub fn parcel<'a>(&'a self, record: &'a [u8]) -> Result<Parcel<'a>> {
+    pub fn parcel<'a>(&'a self, record: &'a [u8]) -> polyproc_engine::Result<Parcel<'a>> {
         let mut parcel = Parcel::new(0, record)?;
         for buffer in std::iter::once(&self.body).chain(&self.buffers) {
             // SAFETY: the export keeps `len` bytes in place at `start`.

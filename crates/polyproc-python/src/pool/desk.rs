@@ -23,7 +23,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::cargo::verdict;
+use super::cargo::{self, RESULT_HEAD, TASK_HEAD, style, verdict};
 use super::function::Stored;
 use super::job::{Job, Policy, Raw};
 use super::outcome::StreamCore;
@@ -40,7 +40,7 @@ pub enum Pending {
     /// To be done once more, from the job's items.
     Again { job: Arc<Job>, index: u32 },
     /// The items of a list from `next` on.
-    Items { job: Arc<Job>, items: Py<PyAny>, style: u8, next: u32, count: u32, chunk: u32 },
+    Items { job: Arc<Job>, items: Option<Py<PyAny>>, style: u8, next: u32, count: u32, chunk: u32 },
 }
 
 #[derive(Default)]
@@ -177,7 +177,38 @@ impl Desk {
         let mut books = self.books();
         let mut last: Option<Arc<Job>> = None;
         for Settled { id, outcome, mut kept } in settled.drain(..) {
+            let outcome = match outcome {
+                pool::Outcome::Done(bytes) if bytes.first() == Some(&verdict::ENTRIES) => pool::Outcome::Part(bytes),
+                other => other,
+            };
             let raw = match outcome {
+                pool::Outcome::Part(bytes) => {
+                    let first = cargo::number(&bytes, 1).unwrap_or(0);
+                    over |= self.book_entries(&mut books, id, first, &bytes, 5);
+                    continue;
+                }
+                pool::Outcome::Added(first, bytes) => {
+                    over |= self.book_entries(&mut books, id, first, &bytes, 0);
+                    continue;
+                }
+                pool::Outcome::LargePart(mut envelope) => {
+                    let place = cargo::number(&envelope.inline, RESULT_HEAD).unwrap_or(0);
+                    if envelope.inline.len() >= RESULT_HEAD + 4 {
+                        envelope.inline.drain(RESULT_HEAD - 1..RESULT_HEAD + 4);
+                    }
+                    if let Some(job) = books.jobs.get(&((id >> 32) as u32)).cloned()
+                        && job.settle((id as u32).wrapping_add(place), Raw::Large(Box::new(envelope)))
+                    {
+                        over = true;
+                        self.close_job(&mut books, &job);
+                    }
+                    continue;
+                }
+                pool::Outcome::Died(ended) if kept.as_deref().is_some_and(is_bundle) => {
+                    let record = kept.take().unwrap_or_default();
+                    over |= self.book_bundle_death(&mut books, id, &ended, &record);
+                    continue;
+                }
                 pool::Outcome::Done(bytes) => Raw::Small(bytes),
                 pool::Outcome::Large(envelope) => Raw::Large(Box::new(envelope)),
                 pool::Outcome::Died(ended) => Raw::Died(ended, kept.take()),
@@ -218,6 +249,40 @@ impl Desk {
         if over {
             self.wake_followers();
         }
+    }
+
+    /// Results of a bundle. True if its job is over.
+    fn book_entries(&self, books: &mut Books, id: u64, first: u32, bytes: &[u8], mut at: usize) -> bool {
+        let Some(job) = books.jobs.get(&((id >> 32) as u32)).cloned() else { return false };
+        let shared: Arc<[u8]> = bytes.into();
+        let entries = std::iter::from_fn(|| {
+            let entry = cargo::next_entry(&shared, at)?;
+            at = entry.end;
+            Some(Raw::Slice(Arc::clone(&shared), entry.start as u32, entry.end as u32))
+        });
+        let over = job.settle_run((id as u32).wrapping_add(first), entries);
+        if over {
+            self.close_job(books, &job);
+        }
+        over
+    }
+
+    /// A worker died in a bundle: one of its tasks died, those before it are settled, those behind it are done by others.
+    fn book_bundle_death(&self, books: &mut Books, id: u64, ended: &Arc<Ended>, record: &[u8]) -> bool {
+        let Some(job) = books.jobs.get(&((id >> 32) as u32)).cloned() else { return false };
+        let begin = id as u32;
+        let end = begin.saturating_add(cargo::number(record, TASK_HEAD).unwrap_or(0));
+        let Some(culprit) = job.first_unsettled(begin..end) else { return false };
+        let cancelled = ended.because.is_some();
+        let last = if cancelled { end } else { culprit + 1 };
+        let over = job.settle_run(culprit, (culprit..last).map(|_| Raw::Died(Arc::clone(ended), None)));
+        if over {
+            self.close_job(books, &job);
+        } else if last < end {
+            let style = job.style;
+            books.backlog.push_front(Pending::Items { job, items: None, style, next: last, count: end, chunk: 1 });
+        }
+        over
     }
 
     pub fn settle_all(&self, raw: impl Fn() -> Raw) {
@@ -464,6 +529,10 @@ impl Desk {
     ) -> PyResult<Bound<'py, super::outcome::Stream>> {
         super::feed::stream(slf, function, iterator, ordered, chunk, window, fixed, on_error, self::policy(policy))
     }
+}
+
+fn is_bundle(record: &[u8]) -> bool {
+    matches!(record.get(TASK_HEAD - 1), Some(&(style::MANY | style::STARS)))
 }
 
 /// The task again, if it failed in a way in which it may be done again.

@@ -7,12 +7,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use polyproc_engine::channel::Parcel;
+use polyproc_engine::channel::{INLINE_MAX, Parcel};
+use polyproc_engine::pool::Room;
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
-use super::cargo::{self, Large, style};
+use super::cargo::{self, Large, TASK_HEAD, style};
 use super::desk::{Desk, Pending, tuple};
 use super::function::{self, Function};
 use super::job::{Callbacks, Job, Policy, Raw, Shape};
@@ -22,6 +23,15 @@ use crate::errors;
 
 /// Large tasks in one lane, at most.
 const LARGE_AHEAD: usize = 2;
+/// The chunk size of a list whose caller leaves it to us.
+pub const AUTOMATIC: u32 = 0;
+/// Tasks that take longer than this travel alone, in nanoseconds.
+const TINY: u64 = 20_000;
+/// How much work a bundle may be, in nanoseconds, and how many tasks.
+const BUNDLE_TIME: u64 = 400_000;
+const MOST_BUNDLED: u64 = 512;
+/// Bytes from which a bundle is full.
+const FULL: usize = 24 * 1024;
 
 impl Desk {
     /// The function in the session's memory: found, or stored now.
@@ -60,7 +70,7 @@ impl Desk {
             }
             let Some(room) = self.ledger.room() else { return Ok(true) };
             let mut sent = 0;
-            let result = self.fill(py, room.seat, room.tasks, room.ahead, &mut sent, &mut record);
+            let result = self.fill(py, room, &mut sent, &mut record);
             if sent > 0 {
                 self.ledger.wake(room.seat);
             }
@@ -71,15 +81,8 @@ impl Desk {
     }
 
     /// Fills one lane. False if what comes next has to wait.
-    fn fill(
-        &self,
-        py: Python<'_>,
-        seat: u32,
-        tasks: usize,
-        ahead: usize,
-        sent: &mut usize,
-        record: &mut Vec<u8>,
-    ) -> PyResult<bool> {
+    fn fill(&self, py: Python<'_>, room: Room, sent: &mut usize, record: &mut Vec<u8>) -> PyResult<bool> {
+        let Room { seat, tasks, ahead, .. } = room;
         while *sent < tasks {
             let next = {
                 let mut books = self.books();
@@ -124,6 +127,28 @@ impl Desk {
                     *sent += 1;
                 }
                 Pending::Items { job, items, style, next, count, chunk } => {
+                    let Some(items) = items.or_else(|| job.items(py)) else { continue };
+                    let bundle = bundle_size(&job, room, *sent, chunk, count - next);
+                    if bundle > 1 {
+                        let most = count.min(next.saturating_add(bundle));
+                        match self.send_bundle(seat, &job, items.bind(py), style, next..most, record) {
+                            Ok(0) => {}
+                            Ok(fit) => {
+                                *sent += fit as usize;
+                                if next + fit < count {
+                                    let next = next + fit;
+                                    let rest = Pending::Items { job, items: Some(items), style, next, count, chunk };
+                                    self.books().backlog.push_front(rest);
+                                }
+                                return Ok(true);
+                            }
+                            Err(_) => {
+                                let rest = Pending::Items { job, items: Some(items), style, next, count, chunk };
+                                self.books().backlog.push_front(rest);
+                                return Ok(false);
+                            }
+                        }
+                    }
                     let most = (tasks - *sent).max(chunk as usize);
                     let mut at = next;
                     let result = self.send_items(
@@ -141,6 +166,7 @@ impl Desk {
                     );
                     *sent += (at - next) as usize;
                     if at < count {
+                        let items = Some(items);
                         let rest = Pending::Items { job, items, style, next: at, count, chunk };
                         self.books().backlog.push_front(rest);
                     }
@@ -236,7 +262,17 @@ impl Desk {
             let sent = match item {
                 Ok(item) => {
                     let ahead = if chunk > 1 { 0 } else { ahead + (*at - begun) as usize };
-                    self.send_object(py, seat, job, *at, style, &item, at.is_multiple_of(chunk), ahead, record)?
+                    self.send_object(
+                        py,
+                        seat,
+                        job,
+                        *at,
+                        style,
+                        &item,
+                        chunk == AUTOMATIC || at.is_multiple_of(chunk),
+                        ahead,
+                        record,
+                    )?
                 }
                 Err(error) => {
                     self.settle(job, *at, failed(error));
@@ -249,6 +285,50 @@ impl Desk {
             *at += 1;
         }
         Ok(true)
+    }
+
+    /// Sends a bundle of tasks as one record: as many of these items as are small and fit. Tells how many; none if the first
+    /// has to go by itself. An error if the lane does not take it.
+    fn send_bundle(
+        &self,
+        seat: u32,
+        job: &Arc<Job>,
+        items: &Bound<'_, PyAny>,
+        style: u8,
+        range: std::ops::Range<u32>,
+        record: &mut Vec<u8>,
+    ) -> Result<u32, ()> {
+        let id = job.id(range.start);
+        let bundle = if style == style::STAR { style::STARS } else { style::MANY };
+        record.clear();
+        cargo::task_head(record, id, job.function.as_ref().map(|function| function.handle()), bundle);
+        record.extend_from_slice(&[0; 4]);
+        let list = items.cast_exact::<PyList>().ok();
+        let mut count = 0;
+        for index in range {
+            let item = match list {
+                Some(list) => list.get_item(index as usize),
+                None => items.get_item(index),
+            };
+            // What cannot be encoded, or is large, goes by itself, where its error is its own.
+            let Ok(item) = item else { break };
+            let packed = cargo::entry(record, |record| cargo::pack(&item, record).map(|large| large.is_none()));
+            if !matches!(packed, Ok(true)) {
+                break;
+            }
+            count += 1;
+            if record.len() > FULL {
+                break;
+            }
+        }
+        if count < 2 || record.len() > INLINE_MAX {
+            return Ok(0);
+        }
+        record[TASK_HEAD..TASK_HEAD + 4].copy_from_slice(&u32::to_le_bytes(count));
+        match self.ledger.send_bundle(seat, id, record, count) {
+            Ok(true) => Ok(count),
+            _ => Err(()),
+        }
     }
 
     /// Puts one task into the backlog: encoded if it is small.
@@ -279,6 +359,17 @@ fn parcel<'a>(py: Python<'_>, large: Option<&'a Large>, record: &'a [u8]) -> pol
         Some(large) if large.size() >= MUCH => py.detach(|| large.parcel(record)),
         Some(large) => large.parcel(record),
     }
+}
+
+/// How many of a list's next tasks should travel together: none, unless they are tiny and nothing is asked for each of them.
+fn bundle_size(job: &Job, room: Room, sent: usize, chunk: u32, left: u32) -> u32 {
+    let plain = job.policy.timeout.is_none() && job.policy.retries == 0 && job.policy.error_retries == 0;
+    if !plain || chunk != AUTOMATIC || room.pace == 0 || room.pace > TINY || sent > 0 {
+        return 0;
+    }
+    let worth = (BUNDLE_TIME / room.pace).min(MOST_BUNDLED) as u32;
+    // So that the last ones are spread as well.
+    worth.min(left / 8).min(u32::try_from(room.depth).unwrap_or(u32::MAX).max(2))
 }
 
 pub fn failed(error: PyErr) -> Raw {
@@ -362,8 +453,8 @@ pub fn map<'py>(
             }
         }
         None if count > 0 => {
-            let items = items.clone().unbind();
-            this.push(Pending::Items { job: Arc::clone(&job), items, style, next: 0, count, chunk: chunk.max(1) });
+            let items = Some(items.clone().unbind());
+            this.push(Pending::Items { job: Arc::clone(&job), items, style, next: 0, count, chunk });
         }
         None => {}
     }

@@ -16,6 +16,8 @@ use super::function::Function;
 pub enum Raw {
     /// The verdict, the kind, the payload.
     Small(Box<[u8]>),
+    /// The same, at a place among others.
+    Slice(Arc<[u8]>, u32, u32),
     /// The same, the payload in blocks.
     Large(Box<Envelope>),
     /// Its worker died in it; the task's record, if it was kept.
@@ -175,6 +177,24 @@ impl Job {
         }
         drop(place);
         self.look(&body)
+    }
+
+    /// As [`Job::settle`], for tasks of a list that lie side by side.
+    pub fn settle_run(&self, first: u32, raws: impl Iterator<Item = Raw>) -> bool {
+        let mut body = self.body();
+        let mut settled = 0;
+        for (place, raw) in body.results.iter_mut().skip(first as usize).zip(raws) {
+            settled += u32::from(place.is_none());
+            *place = Some(raw);
+        }
+        body.settled += settled;
+        self.look(&body)
+    }
+
+    /// The first task of these that is not settled.
+    pub fn first_unsettled(&self, tasks: std::ops::Range<u32>) -> Option<u32> {
+        let body = self.body();
+        tasks.into_iter().find(|&index| matches!(body.results.get(index as usize), Some(None)))
     }
 
     fn look(&self, body: &Body) -> bool {

@@ -169,8 +169,9 @@ impl Desk {
             if index >= unsent {
                 cancelled.push(index);
             } else if !cancelled.contains(&index) {
+                let weight = self.ledger.weight(job.id(index));
                 match py.detach(|| self.ledger.withdraw(job.id(index))) {
-                    Withdrawn::Unbegun => cancelled.push(index),
+                    Withdrawn::Unbegun => cancelled.extend(index..index + weight),
                     Withdrawn::Running => any = true,
                     Withdrawn::Unknown => {}
                 }

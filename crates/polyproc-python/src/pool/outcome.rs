@@ -46,6 +46,10 @@ fn open<'py>(
             [verdict, payload @ ..] => read(py, *verdict, cargo::unpack(py, payload)),
             [] => Ok(Err(PyValueError::new_err("a result does not parse: shared memory was overwritten"))),
         },
+        Raw::Slice(bytes, start, end) => match bytes.get(start as usize..end as usize) {
+            Some([verdict, payload @ ..]) => read(py, *verdict, cargo::unpack(py, payload)),
+            _ => Ok(Err(PyValueError::new_err("a result does not parse: shared memory was overwritten"))),
+        },
         Raw::Large(mut envelope) => {
             let verdict = envelope.inline.get(RESULT_HEAD - 1).copied().unwrap_or(verdict::ERROR);
             let kind = envelope.inline.get(RESULT_HEAD).copied();

@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use super::cargo::{self, TASK_HEAD, style, verdict};
+use super::cargo::{self, RESULT_HEAD, TASK_HEAD, style, verdict};
 use super::function::Known;
 use crate::block::MUCH;
 use crate::{errors, sharing, waiting};
@@ -71,6 +71,11 @@ impl<'py> Bench<'_, 'py> {
             let taken = waiting::wait(py, Deadline::Never, |deadline| end.take(&mut envelope, deadline))?;
             match taken.map_err(errors::raise)? {
                 Taken::Stop => return Ok(()),
+                Taken::Task(id) if is_bundle(&envelope) => {
+                    let record = std::mem::take(&mut envelope.inline);
+                    self.run_bundle(py, id, &record)?;
+                    envelope.inline = record;
+                }
                 Taken::Task(id) => {
                     let outcome = self.run(py, &mut envelope);
                     self.commit(py, id, outcome)?;
@@ -112,6 +117,111 @@ impl<'py> Bench<'_, 'py> {
         }
     }
 
+    /// Does a bundle of tasks. Each result is noted as soon as it is there; they are sent together.
+    fn run_bundle(&mut self, py: Python<'py>, id: u64, record: &[u8]) -> PyResult<()> {
+        let number = |at: usize| cargo::number(record, at).ok_or_else(damaged);
+        let handle = Handle { cell: number(8)?, generation: number(12)? };
+        let star = record[TASK_HEAD - 1] == style::STARS;
+        let count = number(TASK_HEAD)?;
+        let function = self.known.get(py, handle);
+        let (mut at, mut first) = (TASK_HEAD + 4, 0);
+        let mut results = head_of_entries(id, first);
+        for place in 0..count {
+            let entry = cargo::next_entry(record, at).ok_or_else(damaged)?;
+            at = entry.end;
+            let outcome = match &function {
+                Ok(function) => cargo::unpack(py, &record[entry]).and_then(|argument| {
+                    if star { function.call1(as_tuple(argument)?) } else { function.call1((argument,)) }
+                }),
+                Err(error) => Err(error.clone_ref(py)),
+            };
+            let (verdict, object) = match outcome {
+                Ok(value) => (verdict::VALUE, value),
+                Err(error) => (verdict::ERROR, self.describe(py, error)?),
+            };
+            let start = results.len();
+            if !self.add(py, &mut results, verdict, &object)? || !self.end.add(&results[start..]) {
+                // Too large to lie beside the others: they go first, then this one alone.
+                results.truncate(start);
+                self.flush(&results, place)?;
+                self.send_at(py, id, place, verdict, object)?;
+                first = place + 1;
+                results = head_of_entries(id, first);
+            }
+            py.check_signals()?;
+        }
+        let _ = first;
+        let committed = Parcel::new(0, &results).and_then(|mut parcel| self.end.commit(&mut parcel));
+        committed.map_err(errors::raise)
+    }
+
+    /// Appends a result to those of a bundle. False if it is large.
+    fn add(
+        &mut self,
+        py: Python<'py>,
+        results: &mut Vec<u8>,
+        verdict: u8,
+        object: &Bound<'py, PyAny>,
+    ) -> PyResult<bool> {
+        let write = |results: &mut Vec<u8>, verdict: u8, object: &Bound<'py, PyAny>| {
+            cargo::entry(results, |out| {
+                out.push(verdict);
+                cargo::pack(object, out).map(|large| large.is_none())
+            })
+        };
+        match write(results, verdict, object) {
+            Ok(small) => Ok(small),
+            Err(error) => {
+                let refused = self.refuse.call1((error.into_value(py), object, verdict == verdict::VALUE))?;
+                write(results, verdict::ERROR, &refused)
+            }
+        }
+    }
+
+    fn flush(&mut self, results: &[u8], done: u32) -> PyResult<()> {
+        Parcel::new(0, results).and_then(|mut parcel| self.end.flush(&mut parcel, done)).map_err(errors::raise)
+    }
+
+    /// Sends one result of a bundle by itself.
+    fn send_at(
+        &mut self,
+        py: Python<'py>,
+        id: u64,
+        place: u32,
+        verdict: u8,
+        object: Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let (mut verdict, mut object) = (verdict, object);
+        for _ in 0..3 {
+            let mut record = id.to_le_bytes().to_vec();
+            record.push(verdict::AT);
+            record.extend_from_slice(&place.to_le_bytes());
+            record.push(verdict);
+            let sent = match cargo::pack(&object, &mut record) {
+                Ok(Some(large)) => {
+                    let sent = large.parcel(&record).and_then(|mut parcel| self.end.flush(&mut parcel, place + 1));
+                    sent.map_err(errors::raise)
+                }
+                Ok(None) => {
+                    // It is small, but the others had taken the room.
+                    let mut alone = head_of_entries(id, place);
+                    alone.extend_from_slice(&((record.len() - RESULT_HEAD - 4) as u32).to_le_bytes());
+                    alone.extend_from_slice(&record[RESULT_HEAD + 4..]);
+                    self.flush(&alone, place + 1)
+                }
+                Err(error) => Err(error),
+            };
+            match sent {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    object = self.refuse.call1((error.into_value(py), object, verdict == verdict::VALUE))?;
+                    verdict = verdict::ERROR;
+                }
+            }
+        }
+        Err(PyRuntimeError::new_err("not even the news that a result could not be sent could be sent"))
+    }
+
     fn commit(&mut self, py: Python<'py>, id: u64, outcome: PyResult<Bound<'py, PyAny>>) -> PyResult<()> {
         let (mut verdict, mut object) = match outcome {
             Ok(value) => (verdict::VALUE, value),
@@ -151,6 +261,18 @@ impl<'py> Bench<'_, 'py> {
     fn describe(&self, py: Python<'py>, error: PyErr) -> PyResult<Bound<'py, PyAny>> {
         self.describe.call1((error.into_value(py),))
     }
+}
+
+fn is_bundle(envelope: &Envelope) -> bool {
+    matches!(envelope.inline.get(TASK_HEAD - 1), Some(&(style::MANY | style::STARS)))
+}
+
+/// The beginning of a record with results of a bundle.
+fn head_of_entries(id: u64, first: u32) -> Vec<u8> {
+    let mut record = id.to_le_bytes().to_vec();
+    record.push(verdict::ENTRIES);
+    record.extend_from_slice(&first.to_le_bytes());
+    record
 }
 
 fn as_tuple(object: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyTuple>> {

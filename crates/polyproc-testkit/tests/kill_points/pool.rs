@@ -120,10 +120,59 @@ fn asleep(notes: Notes) -> Trial {
     Trial::new(move || work(seat, notes, 1, false), after).meanwhile(meanwhile)
 }
 
+/// A bundle of four tasks: two results are added and flushed, one is added, the last goes with the commit. Each entry is one
+/// byte, the task's place.
+fn bundle(_: Notes) -> Trial {
+    const TASKS: u32 = 4;
+    let ledger = Rc::new(Ledger::new().unwrap());
+    let seat = ledger.open_seat(None).unwrap();
+    assert!(ledger.send_bundle(seat.number, 1, &[&1u64.to_le_bytes()[..], b"four"].concat(), TASKS).unwrap());
+    ledger.wake(seat.number);
+    let victim = move || {
+        let mut worker = Worker::attach(seat.handle).unwrap();
+        let mut envelope = Envelope::new();
+        assert_eq!(worker.take(&mut envelope, soon()).unwrap(), Taken::Task(1));
+        let record = |entries: &[u8]| [&1u64.to_le_bytes()[..], entries].concat();
+        assert!(worker.add(&[0]) && worker.add(&[1]));
+        worker.flush(&mut Parcel::new(0, &record(&[0, 1])).unwrap(), 2).unwrap();
+        assert!(worker.add(&[2]) && worker.add(&[3]));
+        worker.commit(&mut Parcel::new(0, &record(&[2, 3])).unwrap()).unwrap();
+    };
+    let after = move |_: &mut Stage, fate: Fate| {
+        ledger.ended(seat.number, 0, Status::Unknown);
+        let mut settled = Vec::new();
+        while ledger.drain(&mut settled) {}
+        let (mut seen, mut died) = (Vec::new(), false);
+        for one in &settled {
+            match &one.outcome {
+                Outcome::Done(bytes) | Outcome::Part(bytes) => seen.extend_from_slice(bytes),
+                Outcome::Added(first, bytes) => {
+                    assert!(bytes.first().is_none_or(|&place| u32::from(place) == *first));
+                    seen.extend_from_slice(bytes);
+                }
+                Outcome::Died(_) => died = true,
+                _ => {}
+            }
+        }
+        seen.dedup();
+        // What was added is there, in order and without a gap; only the same results may come twice, side by side.
+        let mut places = seen.clone();
+        places.sort_unstable();
+        places.dedup();
+        assert_eq!(places, (0..places.len() as u8).collect::<Vec<_>>(), "{seen:?}");
+        if fate == Fate::Finished {
+            assert_eq!((places.len() as u32, died), (TASKS, false));
+        }
+        assert!(died || places.len() as u32 == TASKS || ledger.unsettled() == 1);
+    };
+    Trial::new(victim, after)
+}
+
 pub fn scenarios() -> Vec<Scenario> {
     vec![
         Scenario::new("pool: a worker's life", Role::Holder, |notes| life(notes, 4, false)),
         Scenario::new("pool: a worker's life with large tasks", Role::Holder, |notes| life(notes, 3, true)),
+        Scenario::new("pool: a bundle of tasks", Role::Holder, bundle),
         Scenario::new("pool: a worker that was asleep", Role::Waiter, asleep),
     ]
 }
