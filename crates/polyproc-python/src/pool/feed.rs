@@ -333,7 +333,7 @@ impl Desk {
 
     /// Puts one task into the backlog: encoded if it is small.
     pub fn submit(&self, job: &Arc<Job>, index: u32, style: u8, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        let mut record = Vec::with_capacity(64);
+        let mut record = Vec::with_capacity(48);
         cargo::task_head(&mut record, job.id(index), job.function.as_ref().map(|function| function.handle()), style);
         match cargo::pack(object, &mut record) {
             Ok(None) => {
@@ -376,8 +376,9 @@ pub fn failed(error: PyErr) -> Raw {
     Raw::Failed(Python::attach(|py| error.into_value(py).into_any()))
 }
 
-fn callbacks(on_success: Option<Py<PyAny>>, on_error: Option<Py<PyAny>>) -> Option<Callbacks> {
-    (on_success.is_some() || on_error.is_some()).then(|| Callbacks { on_success, on_error, made: Mutex::new(None) })
+fn callbacks(on_success: Option<Py<PyAny>>, on_error: Option<Py<PyAny>>) -> Option<Box<Callbacks>> {
+    (on_success.is_some() || on_error.is_some())
+        .then(|| Box::new(Callbacks { on_success, on_error, made: Mutex::new(None) }))
 }
 
 #[allow(clippy::too_many_arguments)]

@@ -64,12 +64,12 @@ pub struct Job {
     settled: AtomicBool,
     /// The same, and the callbacks have run.
     over: AtomicBool,
-    pub callbacks: Option<Callbacks>,
+    pub callbacks: Option<Box<Callbacks>>,
     pub policy: Policy,
     /// How its function is called.
     pub style: u8,
     /// How often a task was done again, after a death and after an error.
-    attempts: Mutex<HashMap<u32, (u32, u32)>>,
+    attempts: Mutex<Option<Box<HashMap<u32, (u32, u32)>>>>,
     /// The items of a list, or the argument of a single task that may be done again, for whoever sends them and for errors that name one.
     items: Mutex<Option<Py<PyAny>>>,
 }
@@ -101,7 +101,7 @@ impl Job {
         shape: Shape,
         count: u32,
         function: Option<Arc<Function>>,
-        callbacks: Option<Callbacks>,
+        callbacks: Option<Box<Callbacks>>,
         items: Option<Py<PyAny>>,
         policy: Policy,
         style: u8,
@@ -302,7 +302,7 @@ impl Job {
             return false;
         }
         let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let (deaths, errors) = attempts.entry(index).or_default();
+        let (deaths, errors) = attempts.get_or_insert_default().entry(index).or_default();
         let count = if after_death { deaths } else { errors };
         *count += 1;
         *count <= most
