@@ -449,7 +449,8 @@ pub fn map<'py>(
     let job = this.enter(|number| Job::new(number, Shape::List, count, stored, calls, Some(kept), policy, style));
     match error {
         Some(error) => {
-            if job.settle_rest(|| Raw::Failed(Python::attach(|py| error.clone_ref(py)))) {
+            let left = job.settle_rest(|| Raw::Failed(Python::attach(|py| error.clone_ref(py))));
+            if left {
                 this.close_job(&mut this.books(), &job);
             }
         }

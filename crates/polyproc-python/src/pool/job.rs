@@ -54,6 +54,9 @@ pub enum Shape {
     Stream { ordered: bool },
 }
 
+/// By task: after a death, and after an error.
+type Attempts = HashMap<u32, (u32, u32)>;
+
 pub struct Job {
     pub number: u32,
     pub shape: Shape,
@@ -69,7 +72,7 @@ pub struct Job {
     /// How its function is called.
     pub style: u8,
     /// How often a task was done again, after a death and after an error.
-    attempts: Mutex<Option<Box<HashMap<u32, (u32, u32)>>>>,
+    attempts: Mutex<Option<Box<Attempts>>>,
     /// The items of a list, or the argument of a single task that may be done again, for whoever sends them and for errors that name one.
     items: Mutex<Option<Py<PyAny>>>,
 }
