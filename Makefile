@@ -19,7 +19,7 @@ SHELL := bash
 RUST_SOURCES := Cargo.toml pyproject.toml $(wildcard Cargo.lock) \
 	$(shell find crates/polyproc-engine crates/polyproc-python -name '*.rs' -o -name Cargo.toml 2>/dev/null)
 
-.PHONY: help check-tools venv build demo test test-rust test-death test-loom test-python bench lint fmt deny clean
+.PHONY: help check-tools venv build demo test test-rust test-death test-loom test-python bench lint fmt deny clean wheel conformance real-programs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -80,6 +80,23 @@ test-python: build ## the Python face, and the layer check
 
 bench: build ## polyproc beside the standard library, interleaved, as ratios
 	@$(VPY) bench/run.py $(BENCH)
+
+wheel: venv ## the wheel and the source archive, tried with every CPython >= 3.11 there is
+	@$(VPY) tools/wheel.py --maturin $(VENV)/bin/maturin --out build/dist --python "$(PYTHON)"
+
+conformance: build ## CPython's own multiprocessing tests; CONFORMANCE='--python python3.13' and others
+	@$(VPY) tools/conformance.py $(CONFORMANCE)
+
+real-programs: build build/real-programs/.installed ## well-known programs, unchanged: the same output as on the standard library?
+	@build/real-programs/.venv/bin/python tools/real_programs.py $(PROGRAMS)
+
+build/real-programs/.installed: requirements/real-programs.txt
+	@mkdir -p build/real-programs
+	@$(VPY) -m venv build/real-programs/.venv
+	@build/real-programs/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/real-programs.txt
+	@build/real-programs/.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' | \
+		{ read -r site; echo "$(CURDIR)/python" > "$$site/polyproc.pth"; }
+	@touch $@
 
 lint: build ## format, clippy, types, layers
 	cargo fmt --all --check
