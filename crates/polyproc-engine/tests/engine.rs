@@ -208,7 +208,8 @@ fn a_received_block_is_private_after_a_fork() {
     queue.put(&mut Parcel::new(0, &vec![7u8; 100_000]).unwrap(), soon()).unwrap();
     let mut envelope = Envelope::new();
     queue.get(&mut envelope, soon()).unwrap();
-    let polyproc_engine::channel::Body::Block(lease) = std::mem::replace(&mut envelope.body, polyproc_engine::channel::Body::Inline)
+    let polyproc_engine::channel::Body::Block(lease) =
+        std::mem::replace(&mut envelope.body, polyproc_engine::channel::Body::Inline)
     else {
         panic!("a large body lies in a block");
     };
