@@ -339,16 +339,16 @@ extern "C" fn in_parent() {
 extern "C" fn in_child() {
     THREAD.store(0, Ordering::Release);
     // SAFETY: this thread put it there in `before`.
-    if let Some(mut guard) = unsafe { (*HELD.0.get()).take() } {
-        if let Some(mut table) = guard.take() {
-            // What was to be told of ends is the parent's, and dropping it could wait for a lock that one of the parent's
-            // threads held.
-            table.children.values_mut().for_each(|watched| std::mem::forget(watched.told.take()));
-            if table.set.is_some() && intact(&table).is_none() {
-                // The program has closed our descriptors: their numbers may be other files by now.
-                std::mem::forget(table);
-            }
-            // Else our copies of the set, the bell and the pidfds that nobody else has are closed here.
+    if let Some(mut guard) = unsafe { (*HELD.0.get()).take() }
+        && let Some(mut table) = guard.take()
+    {
+        // What was to be told of ends is the parent's, and dropping it could wait for a lock that one of the parent's
+        // threads held.
+        table.children.values_mut().for_each(|watched| std::mem::forget(watched.told.take()));
+        if table.set.is_some() && intact(&table).is_none() {
+            // The program has closed our descriptors: their numbers may be other files by now.
+            std::mem::forget(table);
         }
+        // Else our copies of the set, the bell and the pidfds that nobody else has are closed here.
     }
 }
