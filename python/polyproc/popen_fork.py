@@ -113,12 +113,32 @@ class Popen:
         """Puts the child that has just been started under supervision."""
         try:
             self._child = Child(self.pid, self._name, self.participant, pidfd)
+        except ProcessLookupError:
+            self._gone_already()
+            return
         except BaseException:
             # A child that cannot be watched is not left running unwatched.
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             raise
         self.sentinel = self._child.sentinel
+
+    def _gone_already(self) -> None:
+        """The child has ended, and somebody else has collected it, before it could be watched."""
+        self.sentinel, writer = os.pipe()
+        os.close(writer)  # so the sentinel is ready, and stays so
+        self.finalizer = util.Finalize(self, os.close, (self.sentinel,))
+        self.returncode = self._unknown()
+
+    def _unknown(self) -> int:
+        util.sub_warning(
+            "the exit status of process %r (pid %d) was collected by somebody else (os.wait, a SIGCHLD handler, or "
+            "SIGCHLD ignored): its exit code is given as %d",
+            self._name,
+            self.pid,
+            UNKNOWN,
+        )
+        return UNKNOWN
 
     def _collect(self) -> int | None:
         """The exit code of a process that has ended; None if it has not."""
@@ -132,16 +152,7 @@ class Popen:
         if not self._wait_for_end(0):
             return None
         code = self._child.report()
-        if code is None:
-            util.sub_warning(
-                "the exit status of process %r (pid %d) was collected by somebody else (os.wait, a SIGCHLD handler, or "
-                "SIGCHLD ignored): its exit code is given as %d",
-                self._name,
-                self.pid,
-                UNKNOWN,
-            )
-            code = UNKNOWN
-        return code
+        return self._unknown() if code is None else code
 
     def _wait_for_end(self, timeout: float | None) -> bool:
         """True once the process has ended; False if that takes longer than ``timeout`` seconds."""

@@ -205,6 +205,23 @@ def test_children_that_the_kernel_collects_do_not_hang_their_parent(start: Calla
         signal.signal(signal.SIGCHLD, before)
 
 
+def test_a_child_that_was_collected_before_it_could_be_watched_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    from polyproc import popen_fork
+
+    def too_late(pid: int, *_: object) -> None:
+        os.waitpid(pid, 0)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(popen_fork, "Child", too_late)
+    child = mp.get_context("fork").Process(target=sys.exit, args=(7,))
+    child.start()
+    child.join(TIME)
+    assert (child.exitcode, child.is_alive()) == (255, False)
+    assert mp.connection.wait([child.sentinel], TIME) == [child.sentinel]
+    child.terminate()
+    child.close()
+
+
 def start_one(connection: Any, method: str) -> None:
     child = mp.get_context(method).Process(target=connection.send, args=("hello",))
     child.start()
