@@ -24,6 +24,8 @@
 //! missing, and readers that sleep look again within a second; the sweep counts it out, so that the next writer rings again. The
 //! death of an end's last process is told by the kernel (hang-up) and by the sweep (`gone`), whichever comes first.
 
+mod descriptors;
+
 use super::parcel::{Envelope, Parcel};
 use super::ring::Ring;
 use crate::shm::{self, CellState, Death, Directory, Handle, Hold, Kind, Participant};
@@ -39,7 +41,6 @@ use std::sync::{Mutex, PoisonError};
 
 /// The most bytes in blocks that a pipe carries, unless one message alone has more.
 const CARRIED_MOST: u64 = 64 << 20;
-const LONGEST_SLEEP: u64 = 1_000_000_000;
 /// How long a reader sleeps on the ring before it asks the socket whether the other end is still there.
 const FIRST_SLICE: u64 = 50_000_000;
 const LAST_SLICE: u64 = 400_000_000;
@@ -515,74 +516,6 @@ impl PipeEnd {
                 return Err(Error::TimedOut);
             }
         }
-    }
-
-    /// Sends a descriptor, in order with the messages.
-    ///
-    /// # Errors
-    /// As [`PipeEnd::send`].
-    pub fn send_descriptor(&self, descriptor: BorrowedFd<'_>) -> Result<()> {
-        let ring = self.writing()?;
-        if self.is_gone() {
-            return Err(Error::BrokenPipe);
-        }
-        let ringing = &self.end.state::<EndState>().ringing;
-        ringing.store(shm::me().bits(), Ordering::SeqCst);
-        ring.state().rung.fetch_add(1, Ordering::SeqCst);
-        socket::send_descriptor(&self.socket, descriptor)?;
-        ringing.store(0, Ordering::SeqCst);
-        self.send(&mut Parcel { kind: DESCRIPTOR, ..Parcel::default() }, Deadline::Never)
-    }
-
-    /// Receives a descriptor that was sent with [`PipeEnd::send_descriptor`].
-    ///
-    /// # Errors
-    /// [`Error::Damaged`] if what came is not a descriptor; otherwise as [`PipeEnd::receive`].
-    pub fn receive_descriptor(&self, deadline: Deadline) -> Result<OwnedFd> {
-        let missing = Error::Damaged { what: "pipe", detail: "what came is not a descriptor" };
-        let ring = self.reading()?;
-        let mut envelope = Envelope::new();
-        loop {
-            if ring.try_get(&mut envelope, deadline)? {
-                if envelope.kind != DESCRIPTOR {
-                    return Err(missing);
-                }
-                break;
-            }
-            let mut polled = [Polled::new(self.socket.as_raw_fd())];
-            if poll::wait(&mut polled, deadline.within(LONGEST_SLEEP))? == 0 {
-                if deadline.passed() {
-                    return Err(Error::TimedOut);
-                }
-                sys::signal::look_up()?;
-                continue;
-            }
-            if ring.is_empty() {
-                let state = ring.state();
-                let bells = state.rung.load(Ordering::SeqCst).wrapping_sub(state.hushed.load(Ordering::SeqCst));
-                match self.hush_all(ring)? {
-                    Heard::End if ring.is_empty() => return Err(Error::EndOfFile),
-                    // A byte that no writer of ours has sent.
-                    Heard::Ring if bells == 0 && ring.is_empty() && self.kept() == 0 => return Err(missing),
-                    _ => {}
-                }
-            }
-        }
-        // Its byte was sent before its record.
-        for _ in 0..64 {
-            let kept = self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            match kept {
-                Some(descriptor) => return Ok(descriptor),
-                None => {
-                    self.hush_all(ring)?;
-                }
-            }
-        }
-        Err(missing)
-    }
-
-    fn kept(&self) -> usize {
-        self.descriptors.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
