@@ -78,7 +78,7 @@ def script(name: str) -> Callable[[Path], None]:
 PROGRAMS = [
     Program("black", "formatter", ["-m", "black", "--workers", "2", "shop"], "black", sources),
     Program("isort", "import sorter", ["-m", "isort", "-j", "2", "shop"], "isort", sources),
-    Program("pylint", "linter", ["-m", "pylint", "-j", "2", "--score=n", "shop"], "pylint", sources, 22),
+    Program("pylint", "linter", ["-m", "pylint", "-j", "2", "--score=n", "shop"], "pylint", sources, 28),
     Program("flake8", "linter", ["-m", "flake8", "-j", "2", "shop"], "flake8", sources, 1),
     Program(
         "sphinx", "documentation", ["-m", "sphinx", "-j", "2", "-b", "html", ".", "out"], "sphinx", documentation,

@@ -20,7 +20,7 @@ from collections import ChainMap
 from collections.abc import Callable
 from typing import Any
 
-from . import context
+from . import _main_module, context
 from ._borrowed import standard
 
 __all__: list[str] = []
@@ -63,7 +63,23 @@ def dumps(obj: object, buffers: list[memoryview]) -> Any:
     except Exception as error:
         _name(obj, error)
         raise
+    if _main_module.by_value and b"__main__" in stream.getvalue():
+        buffers_before = buffers.copy()
+        buffers.clear()
+        again = _dumps_by_value(obj, buffers)
+        if again is not None:
+            return again
+        _refuse_references(obj, table)
+        buffers[:] = buffers_before
+        return stream.getbuffer()
     return stream.getbuffer()
+
+
+def _refuse_references(obj: object, table: Any) -> None:
+    """Raises if the pickle of `obj` refers to a main module that the receiver does not have."""
+    pickler = _main_module.Refusing(io.BytesIO(), 5, buffer_callback=lambda _: False)
+    pickler.dispatch_table = table
+    pickler.dump(obj)
 
 
 #: Reads what :func:`dumps` wrote; ``buffers`` are the blocks that came beside it.

@@ -7,6 +7,7 @@ waits for the child, however much there is to read, and a child that dies while 
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import io
 import os
 import sys
@@ -127,9 +128,23 @@ def dump_process(process_obj: Any, file: Any) -> None:
 
     If it cannot be done, the error names the part of it that cannot be pickled.
     """
+    from . import _main_module
+
     begin = file.tell()
     try:
         reduction.dump(process_obj, file)
+        if _main_module.can_be_imported():
+            return
+        _main_module.by_value = True
+        file.seek(begin)
+        if b"__main__" not in file.read():
+            return
+        file.seek(begin)
+        file.truncate()
+        if not _dumped_by_value(process_obj, file):
+            pickler = _main_module.Refusing(file)
+            pickler.dispatch_table = ChainMap(reduction.ForkingPickler._extra_reducers, copyreg.dispatch_table)
+            pickler.dump(process_obj)
     except Exception as error:
         file.seek(begin)
         file.truncate()

@@ -11,6 +11,8 @@ import operator
 import threading
 import traceback
 from functools import cached_property
+from queue import Empty as Empty
+from queue import Full as Full  # both are taken from here by loky
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import _polyproc

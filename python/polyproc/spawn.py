@@ -85,15 +85,25 @@ def _main(fd: int, parent_sentinel: int | None = None) -> int:
             data = reduction.pickle.load(from_parent)
             try:
                 prepare(data)
-            except Exception:
-                return _report(data)
-            this = reduction.pickle.load(from_parent)
+            except Exception as error:
+                return _report(data, error)
+            this = _unpickled(from_parent)
         finally:
             del process.current_process()._inheriting  # type: ignore[attr-defined]
     boot: _Boot | None = data.get(BOOT)
     code: int = this._bootstrap(parent_sentinel if boot is None else boot.lifeline)
     leave()
     return code
+
+
+def _unpickled(file: Any) -> Any:
+    try:
+        return reduction.pickle.load(file)
+    except AttributeError as error:
+        from ._main_module import note_missing
+
+        note_missing(error)
+        raise
 
 
 def get_preparation_data(name: str) -> dict[str, Any]:
@@ -107,6 +117,12 @@ def get_preparation_data(name: str) -> dict[str, Any]:
         data = _without_directory(name)
     finally:
         default._actual_context = before
+    path = data.get("init_main_from_path")
+    if path is not None and path.endswith(">"):
+        from ._main_module import is_pseudo
+
+        if is_pseudo(path):  # a script on the standard input, say: there is nothing to import
+            del data["init_main_from_path"]
     return {BOOT: _Boot(), **data, START_METHOD: get_start_method()}
 
 
@@ -172,7 +188,7 @@ def _boot(installed: bool, memory: Any, life: Any, lifeline: Any, participant: i
     return boot
 
 
-def _report(data: dict[str, Any]) -> int:
+def _report(data: dict[str, Any], error: Exception) -> int:
     """Tells on stderr why a child could not begin, and gives its exit code."""
     import traceback
 
@@ -182,6 +198,11 @@ def _report(data: dict[str, Any]) -> int:
     sys.stderr.write(
         f"process {data.get('name')!r} (pid {os.getpid()}) could not {what} and did not run: the error is above\n"
     )
+    said = str(error)
+    if isinstance(error, RuntimeError) and ("bootstrapping phase" in said or "context has already been set" in said):
+        from ._main_module import GUARD
+
+        sys.stderr.write(GUARD)
     util._flush_std_streams()  # type: ignore[attr-defined]
     return 1
 
