@@ -25,6 +25,9 @@ __all__ = ["Queue", "SimpleQueue", "JoinableQueue"]
 
 T = TypeVar("T")
 
+#: Nothing here uses it; loky, and joblib with it, import it.
+_sentinel = object()
+
 #: The largest bound of a queue, as the standard library's semaphores have it.
 MAXSIZE_MAX = 2**31 - 1
 
