@@ -143,7 +143,8 @@ def dump_process(process_obj: Any, file: Any) -> None:
         file.truncate()
         if not _dumped_by_value(process_obj, file):
             pickler = _main_module.Refusing(file)
-            pickler.dispatch_table = ChainMap(reduction.ForkingPickler._extra_reducers, copyreg.dispatch_table)
+            known: Any = copyreg.dispatch_table
+            pickler.dispatch_table = ChainMap(reduction.ForkingPickler._extra_reducers, known)
             pickler.dump(process_obj)
     except Exception as error:
         file.seek(begin)
