@@ -196,6 +196,33 @@ fn receiving(ledger: Ledger, size: usize, armed: bool) -> Trial {
     })
 }
 
+/// The victim takes the last message of a watched pipe out, and with it the bells.
+fn emptying(ledger: Ledger) -> Trial {
+    let (reads, writes) = End::pair(false);
+    reads.get().fd();
+    for number in 1..=2 {
+        writes.send(Item::new(PARENT, number), 0, soon());
+    }
+    let its_end = reads.clone();
+    let victim = move || {
+        for number in 1..=2 {
+            assert_eq!(its_end.receive(soon()), Item::new(PARENT, number));
+            ledger.set(ACKNOWLEDGED, u64::from(number));
+        }
+    };
+    Trial::new(victim, move |_, fate| {
+        writes.send(Item::new(PARENT, 3), 0, soon());
+        assert!(reads.is_readable(soon()), "a message is there, and the descriptor is silent");
+        let taken = ledger.get(ACKNOWLEDGED) as u32;
+        let first = reads.receive(soon()).number;
+        assert!(first == taken + 1 || (fate == Fate::Died && first == taken + 2), "{taken} taken, then came {first}");
+        for number in first + 1..=3 {
+            assert!(reads.is_readable(soon()), "a message is there, and the descriptor is silent");
+            assert_eq!(reads.receive(soon()), Item::new(PARENT, number));
+        }
+    })
+}
+
 /// The victim sleeps in receive, and another on the same end; the parent sends one for each.
 fn waiting_for_items(ledger: Ledger, armed: bool) -> Trial {
     let (reads, writes) = End::pair(false);
@@ -316,6 +343,7 @@ pub fn scenarios() -> Vec<Scenario> {
         Scenario::new("pipe: receive small messages", Peer, |l| receiving(l, 0, false)),
         Scenario::new("pipe: receive large messages", Peer, |l| receiving(l, 100_000, false)),
         Scenario::new("pipe: receive, watching", Peer, |l| receiving(l, 0, true)),
+        Scenario::new("pipe: receive the last, watching", Peer, emptying),
         Scenario::new("pipe: receive, asleep", Waiter, |l| waiting_for_items(l, false)),
         Scenario::new("pipe: receive, asleep and watched", Waiter, |l| waiting_for_items(l, true)),
         Scenario::new("pipe: send a descriptor", Holder, |l| descriptors(l, false)),
