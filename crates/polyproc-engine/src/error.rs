@@ -103,6 +103,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// An environment variable says something that makes no sense.
+    #[error("{name}={value:?} is not {wanted}")]
+    Setting {
+        /// The variable.
+        name: &'static str,
+        /// What it says.
+        value: String,
+        /// What it may say.
+        wanted: &'static str,
+    },
     /// A system call failed.
     #[error("{call}: {source}")]
     Os {

@@ -20,7 +20,7 @@ pub fn raise(error: Error) -> PyErr {
         Error::Damaged { .. } => PyOSError::new_err((libc::EBADMSG, text)),
         Error::TimedOut => PyTimeoutError::new_err(text),
         Error::Interrupted => PyInterruptedError::new_err((libc::EINTR, text)),
-        Error::NotHolder { .. } | Error::ReleasedTooOften { .. } => PyValueError::new_err(text),
+        Error::NotHolder { .. } | Error::ReleasedTooOften { .. } | Error::Setting { .. } => PyValueError::new_err(text),
         Error::Foreign { .. } => PyRuntimeError::new_err(text),
         Error::BrokenBarrier => broken_barrier(text),
         other => match other.raw_os_error() {

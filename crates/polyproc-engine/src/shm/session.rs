@@ -84,6 +84,7 @@ fn publish(session: Session, me: Participant, life: OwnedFd) -> Result<&'static 
 }
 
 fn create() -> Result<Session> {
+    let budget = default_budget()?;
     let mut size = LARGEST;
     if let Some(limit) = memory::limit() {
         while size > limit / 2 && size > SMALLEST {
@@ -114,7 +115,7 @@ fn create() -> Result<Session> {
         blocks: layout.blocks_at,
         slots_top: AtomicU32::new(1),
         cells_top: AtomicU32::new(1),
-        budget: default_budget().into(),
+        budget: budget.into(),
         reserved: 0.into(),
         blocks_top: layout.blocks_at.into(),
         free_cell: AtomicU32::new(0),
@@ -130,11 +131,10 @@ fn create() -> Result<Session> {
     Ok(Session { base, layout, memfd, inode })
 }
 
-fn default_budget() -> u64 {
-    match std::env::var("POLYPROC_MEMORY_BUDGET").ok().and_then(|text| parse_bytes(&text)) {
-        Some(bytes) => bytes,
-        None => memory::available() / 2,
-    }
+fn default_budget() -> Result<u64> {
+    const NAME: &str = "POLYPROC_MEMORY_BUDGET";
+    let Ok(value) = std::env::var(NAME) else { return Ok(memory::available() / 2) };
+    parse_bytes(&value).ok_or(Error::Setting { name: NAME, value, wanted: "a number of bytes, or one with K, M or G" })
 }
 
 /// "123", "64K", "512M", "2G".
