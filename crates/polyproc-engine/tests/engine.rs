@@ -191,6 +191,22 @@ fn a_pipe_goes_both_ways_and_tells_of_its_end() {
 }
 
 #[test]
+fn a_reader_that_closes_at_once_has_still_been_sent_to() {
+    for _ in 0..300 {
+        let (reads, writes) = pipe(false).unwrap();
+        let child = fork(|| {
+            // SAFETY: the child's own copy of the end, which it does not use again.
+            drop(unsafe { std::ptr::read(&reads) });
+            writes.send(&mut Parcel::new(1, b"all is well").unwrap(), soon()).unwrap();
+        });
+        drop(writes);
+        reads.receive(&mut Envelope::new(), soon()).unwrap();
+        drop(reads);
+        assert_eq!(wait(child), 0);
+    }
+}
+
+#[test]
 fn descriptors_come_in_order_with_messages() {
     let (ours, theirs) = pipe(false).unwrap();
     let file = std::fs::File::open("/dev/null").unwrap();
