@@ -9,7 +9,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,25 +24,6 @@ TIME = 20.0
 @pytest.fixture(params=["fork", "spawn"])
 def context(request: pytest.FixtureRequest) -> Any:
     return mp.get_context(request.param)
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Any]]:
-    """Starts processes, and sees to it that each has ended when the test has."""
-    started: list[Any] = []
-
-    def start(context: Any, target: Callable[..., object], *args: object) -> Any:
-        process = context.Process(target=target, args=args)
-        process.start()
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.is_alive():
-            process.kill()
-        process.join(TIME)
-        assert process.exitcode is not None
 
 
 # ------------------------------------------------------------------------------------------------ messages

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,30 +21,6 @@ from polyproc.errors import HolderDiedWarning
 TIME = 20.0
 #: Within this, whoever waited for a dead process goes on.
 SOON = 5.0
-
-
-@pytest.fixture(params=["fork", "spawn", "forkserver"])
-def context(request: pytest.FixtureRequest) -> Any:
-    return mp.get_context(request.param)
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Any]]:
-    """Starts processes, and sees to it that each has ended when the test has."""
-    started: list[Any] = []
-
-    def start(context: Any, target: Callable[..., object], *args: object) -> Any:
-        process = context.Process(target=target, args=args)
-        process.start()
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.is_alive():
-            process.kill()
-        process.join(TIME)
-        assert process.exitcode is not None
 
 
 def until(come: Callable[[], object]) -> None:

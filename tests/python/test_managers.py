@@ -37,25 +37,6 @@ def manager() -> Iterator[Any]:
         yield manager
 
 
-@pytest.fixture
-def start() -> Iterator[Callable[..., Any]]:
-    """Starts processes, and sees to it that each has ended when the test has."""
-    started: list[Any] = []
-
-    def start(context: Any, target: Callable[..., object], *args: object) -> Any:
-        process = context.Process(target=target, args=args)
-        process.start()
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.is_alive():
-            process.kill()
-        process.join(TIME)
-        assert process.exitcode is not None
-
-
 def finish(process: Any) -> None:
     process.join(TIME)
     assert process.exitcode == 0

@@ -23,30 +23,6 @@ class Point(ctypes.Structure):
     _fields_ = [("x", ctypes.c_double), ("y", ctypes.c_double)]
 
 
-@pytest.fixture(params=["fork", "spawn", "forkserver"])
-def context(request: pytest.FixtureRequest) -> Any:
-    return mp.get_context(request.param)
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Any]]:
-    """Starts processes, and sees to it that each has ended when the test has."""
-    started: list[Any] = []
-
-    def start(context: Any, target: Callable[..., object], *args: object) -> Any:
-        process = context.Process(target=target, args=args)
-        process.start()
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.is_alive():
-            process.kill()
-        process.join(TIME)
-        assert process.exitcode is not None
-
-
 @pytest.fixture
 def fresh_heap() -> Iterator[heap.Heap]:
     before = heap.BufferWrapper._heap

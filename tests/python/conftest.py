@@ -1,0 +1,37 @@
+"""What several tests need: each start method in turn, and processes that have ended when their test has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import polyproc as mp
+
+#: Far more than anything here takes, in seconds.
+TIME = 20.0
+
+
+@pytest.fixture(params=["fork", "spawn", "forkserver"])
+def context(request: pytest.FixtureRequest) -> Any:
+    return mp.get_context(request.param)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Any]]:
+    """Starts processes, and sees to it that each has ended when the test has."""
+    started: list[Any] = []
+
+    def start(context: Any, target: Callable[..., object], *args: object) -> Any:
+        process = context.Process(target=target, args=args)
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.is_alive():
+            process.kill()
+        process.join(TIME)
+        assert process.exitcode is not None
