@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,3 +38,34 @@ def start() -> Iterator[Callable[..., Any]]:
             process.kill()
         process.join(TIME)
         assert process.exitcode is not None
+
+
+@pytest.fixture
+def pool() -> Iterator[Any]:
+    with mp.Pool(2) as pool:
+        yield pool
+
+
+def until(come: Callable[[], object]) -> None:
+    """Looks again and again until something has come."""
+    end = time.monotonic() + TIME
+    while not come():
+        assert time.monotonic() < end, "it did not come in time"
+        os.sched_yield()
+
+
+def until_it_sleeps(pid: int) -> None:
+    """Looks until the process sleeps."""
+
+    def state() -> str:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0]
+
+    until(lambda: state() == "S")
+
+
+def kill(process: Any) -> None:
+    """Kills a process, and sees it end of that."""
+    os.kill(process.pid, signal.SIGKILL)
+    process.join(TIME)
+    assert process.exitcode == -signal.SIGKILL

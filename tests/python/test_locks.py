@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import threading
 import time
 import warnings
@@ -12,37 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from conftest import TIME, kill, until, until_it_sleeps
 
 import polyproc as mp
 from polyproc import synchronize
 from polyproc.errors import HolderDiedWarning
 
-#: Far more than anything here takes.
-TIME = 20.0
 #: Within this, whoever waited for a dead process goes on.
 SOON = 5.0
-
-
-def until(come: Callable[[], object]) -> None:
-    """Looks again and again until something has come."""
-    end = time.monotonic() + TIME
-    while not come():
-        assert time.monotonic() < end, "it did not come in time"
-        os.sched_yield()
-
-
-def until_it_sleeps(pid: int) -> None:
-    def state() -> str:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0]
-
-    until(lambda: state() == "S")
-
-
-def kill(process: Any) -> None:
-    os.kill(process.pid, signal.SIGKILL)
-    process.join(TIME)
-    assert process.exitcode == -signal.SIGKILL
 
 
 # ------------------------------------------------------------------------------------------------ locks

@@ -9,20 +9,19 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import TIME, until
 
 import polyproc as mp
 from polyproc import _lanes, _shared_dict
 from polyproc.errors import HolderDiedWarning
 from polyproc.managers import BaseManager, DictProxy, ManagerDiedError, RemoteError, SyncManager
 
-TIME = 20.0
 OFTEN = _shared_dict.USES + 10
 
 
@@ -40,13 +39,6 @@ def manager() -> Iterator[Any]:
 def finish(process: Any) -> None:
     process.join(TIME)
     assert process.exitcode == 0
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + TIME
-    while not condition():
-        assert time.monotonic() < end, "not in time"
-        os.sched_yield()
 
 
 # ------------------------------------------------------------------------------------------------ objects
@@ -375,7 +367,7 @@ def test_a_server_that_was_killed_is_named_by_every_call() -> None:
 
     waiting = threading.Thread(target=wait)
     waiting.start()
-    wait_until(lambda: len(_lanes._routes) > 0 and waiting.is_alive())
+    until(lambda: len(_lanes._routes) > 0 and waiting.is_alive())
     pid = manager._process.pid  # type: ignore[attr-defined]
     os.kill(pid, signal.SIGKILL)
     waiting.join(TIME)

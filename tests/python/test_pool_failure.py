@@ -1,0 +1,174 @@
+"""Pools: every task is answered once, whatever it does to its worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TIME, until
+from pool_tasks import (
+    Bomb,
+    Stubborn,
+    deep,
+    exit_at_two,
+    kill_at_five,
+    pid_of_worker,
+    raise_in_initializer,
+    raise_two_arguments,
+    refuse,
+    return_stubborn,
+    square,
+    sys_exit_at_two,
+)
+
+import polyproc as mp
+from polyproc.pool import MaybeEncodingError, RemoteTraceback
+
+
+def test_a_killed_worker_fails_only_its_task(context: Any) -> None:
+    with context.Pool(2) as pool:
+        with pytest.raises(mp.WorkerDiedError, match=r"killed by SIGKILL.*task 5 \(argument 5\)") as caught:
+            pool.map(kill_at_five, range(20))
+        assert caught.value.exitcode == -signal.SIGKILL
+        assert caught.value.index == 5
+        assert str(caught.value.pid) in str(caught.value)
+        results = pool.map(kill_at_five, range(20), on_error="return")
+        assert [r for r in results if not isinstance(r, Exception)] == [x for x in range(20) if x != 5]
+        assert pool.map(kill_at_five, range(4, 8), on_error="skip") == [4, 6, 7]
+        until(lambda: len(pool._pool) == 2)
+        assert len(set(pool.map(pid_of_worker, range(50)))) <= 2
+
+
+def test_an_exit_code_is_named(pool: Any) -> None:
+    results = [pool.apply_async(exit_at_two, (x,)) for x in range(6)]
+    with pytest.raises(mp.WorkerDiedError, match=r"exited with code 7.*arguments \(2,\)"):
+        results[2].get(TIME)
+    assert [results[x].get(TIME) for x in (0, 1, 3, 4, 5)] == [0, 1, 3, 4, 5]
+
+
+def test_a_stream_goes_on_after_a_death(pool: Any) -> None:
+    results = pool.imap(exit_at_two, range(6))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(mp.WorkerDiedError, match="task 2"):
+        next(results)
+    assert list(results) == [3, 4, 5]
+    assert sorted(pool.imap_unordered(exit_at_two, range(6), on_error="skip")) == [0, 1, 3, 4, 5]
+
+
+def test_a_result_that_cannot_be_pickled_is_an_error_that_says_so(pool: Any) -> None:
+    with pytest.raises(MaybeEncodingError, match="Stubborn.*not to be pickled"):
+        pool.map(return_stubborn, range(6))
+    assert pool.map(return_stubborn, range(6), on_error="skip") == [0, 1, 3, 4, 5]
+    with pytest.raises(MaybeEncodingError, match="Recursion"):
+        pool.apply(deep, (0,))
+    assert pool.apply(square, (3,)) == 9
+
+
+def test_an_exception_that_cannot_be_rebuilt_is_told_of(pool: Any) -> None:
+    with pytest.raises(MaybeEncodingError, match="code 77: bad input") as caught:
+        pool.map(raise_two_arguments, range(6))
+    assert "raise TwoArguments(77" in str(caught.value.__cause__)
+
+
+def test_arguments_that_cannot_be_pickled_or_rebuilt_fail_their_task(pool: Any) -> None:
+    with pytest.raises(TypeError, match="not to be pickled"):
+        pool.apply(square, (Stubborn(),))
+    with pytest.raises(ValueError, match="cannot be rebuilt"):
+        pool.apply(square, (Bomb(),))
+    assert pool.apply(square, (3,)) == 9
+
+
+def test_sys_exit_in_a_task_is_its_error(pool: Any) -> None:
+    before = {worker.pid for worker in pool._pool}
+    with pytest.raises(mp.TaskExitError, match=r"sys\.exit\(3\)"):
+        pool.map(sys_exit_at_two, range(6))
+    assert {worker.pid for worker in pool._pool} == before
+
+
+def test_the_remote_traceback_is_the_cause(pool: Any) -> None:
+    with pytest.raises(ValueError, match="what it says") as caught:
+        pool.apply(refuse, ("what it says",))
+    assert isinstance(caught.value.__cause__, RemoteTraceback)
+    assert "raise ValueError(text)" in str(caught.value.__cause__)
+
+
+def test_an_initializer_that_raises_is_the_error_of_every_task(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with mp.Pool(2, raise_in_initializer, (str(log),)) as pool:
+        result = pool.apply_async(square, (1,))
+        with pytest.raises(BrokenProcessPool, match="initializer failed.*no licence") as caught:
+            result.get(TIME)
+        assert "raise ValueError" in str(caught.value.__cause__.__cause__)
+        with pytest.raises(BrokenProcessPool):
+            pool.map(square, range(3))
+    assert len(log.read_text().splitlines()) < 10
+
+
+def test_idle_workers_that_are_killed_are_replaced(pool: Any) -> None:
+    for worker in list(pool._pool):
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.join()
+    assert pool.map(square, range(20)) == [x * x for x in range(20)]
+
+
+def test_killing_workers_all_the_time_loses_and_doubles_nothing() -> None:
+    with mp.Pool(4) as pool:
+        stop = threading.Event()
+
+        def kill() -> None:
+            while not stop.wait(0.01):
+                for worker in pool._pool[:1]:
+                    os.kill(worker.pid, signal.SIGKILL)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            results = pool.map(square, range(20_000), on_error="return")
+        finally:
+            stop.set()
+            killer.join()
+    for x, result in enumerate(results):
+        assert result == x * x or isinstance(result, mp.WorkerDiedError)
+
+
+def mixed(x: int) -> Any:
+    if x % 997 == 5:
+        raise ValueError(x)
+    if x % 997 == 6:
+        return Stubborn()
+    if x % 997 == 7:
+        return b"x" * 100_000
+    if x % 997 == 8:
+        return "y" * 31_000
+    if x == 4500:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return x
+
+
+@pytest.mark.parametrize("star", [False, True])
+def test_tiny_tasks_that_travel_together_are_answered_one_by_one(pool: Any, star: bool) -> None:
+    pool.map(square, range(20_000))
+    if star:
+        results = pool.starmap(mixed, ((x,) for x in range(20_000)), on_error="return")
+    else:
+        results = pool.map(mixed, range(20_000), on_error="return")
+    assert len(results) == 20_000
+    for x, result in enumerate(results):
+        if x == 4500:
+            assert isinstance(result, mp.WorkerDiedError)
+            assert result.index == 4500
+        elif x % 997 == 5:
+            assert isinstance(result, ValueError) and result.args == (x,)
+        elif x % 997 == 6:
+            assert isinstance(result, MaybeEncodingError)
+        elif x % 997 == 7:
+            assert result == b"x" * 100_000
+        elif x % 997 == 8:
+            assert result == "y" * 31_000
+        else:
+            assert result == x
