@@ -47,8 +47,12 @@ UNSAFE_MAY_STAND = (
     "crates/polyproc-testkit/",
     # The Rust face: data of the user's in shared memory, what may lie there, and functions that start in another process.
     "crates/polyproc/src/bytes.rs",
+    "crates/polyproc/src/guarded.rs",
     "crates/polyproc/src/lock.rs",
+    "crates/polyproc/src/once.rs",
     "crates/polyproc/src/plain.rs",
+    "crates/polyproc/src/reentrant.rs",
+    "crates/polyproc/src/rwlock.rs",
     "crates/polyproc/src/shared.rs",
     "crates/polyproc/src/start.rs",
     "crates/polyproc/src/task.rs",

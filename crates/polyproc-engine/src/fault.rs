@@ -32,6 +32,7 @@ pub const POINTS: &[&str] = &[
     "monitor.committed",
     "monitor.word_written",
     "monitor.applied",
+    "once.done",
     "signal.registered",
     "signal.bumped",
     "ring.put_locked",

@@ -15,6 +15,8 @@ pub(crate) fn on_death(kind: Kind, cell: u32, count: u32, death: &Death) {
         Kind::Free | Kind::Block | Kind::IdleBlock => {}
         Kind::Lock => sync::lock::on_death(cell, death),
         Kind::ReentrantLock => sync::reentrant::on_death(cell, death),
+        Kind::RwLock => sync::rwlock::on_death(cell, count, death),
+        Kind::Once => sync::once::on_death(cell, death),
         Kind::Semaphore => sync::semaphore::on_death(cell, count, death),
         Kind::Event => sync::event::on_death(cell),
         Kind::Condition => sync::condition::on_death(cell, count, death),
@@ -31,7 +33,8 @@ pub(crate) fn still_taken(kind: Kind, cell: u32, count: u32, process: Participan
     match kind {
         Kind::Lock => u32::from(sync::lock::is_taken_by(cell, process)),
         Kind::ReentrantLock => u32::from(sync::reentrant::is_taken_by(cell, process)),
-        Kind::Semaphore => count,
+        Kind::Once => u32::from(sync::once::is_taken_by(cell, process)),
+        Kind::Semaphore | Kind::RwLock => count,
         _ => 0,
     }
 }

@@ -27,8 +27,8 @@
 //!   ([`TaskError`]): a panic, a signal, an early exit. What the function itself returns is never mixed with that.
 //! * [`Pool`]: processes that work through many tasks, with a deadline and retries for each if you like.
 //! * [`Queue`]: any number put, any number get. [`pipe`]: two ends, each of which learns when the other is gone.
-//! * [`Lock`], with data in shared memory that every process sees; [`Shared`] atomics and a [`SharedSlice`] that need no
-//!   lock; [`Event`], [`Semaphore`], [`Condition`], [`Barrier`].
+//! * [`Lock`], [`ReentrantLock`] and [`RwLock`], with data in shared memory that every process sees; [`Shared`] atomics and a
+//!   [`SharedSlice`] that need no lock; [`OnceLock`] and [`Once`]; [`Event`], [`Semaphore`], [`Condition`], [`Barrier`].
 //!
 //! All of these are handles: give them to a process as arguments, or send them to one that already runs.
 //!
@@ -58,23 +58,30 @@
 // The attribute and the derive name this crate.
 extern crate self as polyproc;
 
+mod abandoned;
 mod bytes;
 mod error;
+mod guarded;
 mod lock;
+mod once;
 pub mod pipe;
 mod plain;
 pub mod pool;
 mod process;
 mod queue;
+mod reentrant;
+mod rwlock;
 mod shared;
 mod start;
 mod sync;
 mod task;
 mod wire;
 
+pub use abandoned::{Abandoned, TryLockError};
 pub use bytes::Bytes;
 pub use error::{Error, Identity, Result, TaskError};
-pub use lock::{Abandoned, Guard, Lock, TryLockError};
+pub use lock::{Guard, Lock};
+pub use once::{Once, OnceLock};
 pub use plain::Plain;
 pub use polyproc_macros::Plain;
 /// ```
@@ -90,6 +97,8 @@ pub use polyproc_macros::main;
 pub use pool::Pool;
 pub use process::{Builder, Process};
 pub use queue::{EncodesAs, Queue};
+pub use reentrant::{ReentrantGuard, ReentrantLock};
+pub use rwlock::{ReadGuard, RwLock, WriteGuard};
 pub use shared::{Shared, SharedCell, SharedSlice};
 pub use start::start;
 pub use sync::{Barrier, Condition, Event, Permit, Semaphore};

@@ -198,7 +198,7 @@ impl Line {
             wire::pack_along(hold);
         }
         let number = wire::pack_descriptor(socket).unwrap_or(u32::MAX);
-        (Named(self), number).serialize(serializer)
+        (wire::Name(self.end.hold()), number).serialize(serializer)
     }
 
     fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Line, D::Error> {
@@ -209,15 +209,6 @@ impl Line {
             .and_then(|handle| Engine::from_transport(Transport { socket, handle }))
             .map(Line::new)
             .map_err(|error| wire::refuse(&error))
-    }
-}
-
-/// The name of an end.
-struct Named<'a>(&'a Line);
-
-impl Serialize for Named<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        wire::pack(self.0.end.hold(), serializer)
     }
 }
 

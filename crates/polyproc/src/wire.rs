@@ -132,6 +132,18 @@ pub(crate) fn again<R>(mut call: impl FnMut() -> polyproc_engine::Result<R>) -> 
     }
 }
 
+/// Calls until it is done; `None` if the deadline passed first. For calls that fail in no other way but by a signal.
+#[inline]
+pub(crate) fn until<R>(deadline: Deadline, mut call: impl FnMut() -> polyproc_engine::Result<R>) -> Option<R> {
+    loop {
+        match call() {
+            Ok(done) => return Some(done),
+            Err(polyproc_engine::Error::TimedOut) if deadline != Deadline::Never => return None,
+            Err(_) => {}
+        }
+    }
+}
+
 /// A message of these bytes, with what travels beside them but descriptors. `handles` are the luggage's.
 pub(crate) fn parcel<'a>(
     kind: u8,
@@ -171,6 +183,15 @@ pub(crate) fn pack<S: Serializer>(hold: &Hold, serializer: S) -> std::result::Re
         Err(serde::ser::Error::custom(
             "a shared object travels only in the arguments, results and messages of polyproc",
         ))
+    }
+}
+
+/// The name of a shared object, as part of what names several.
+pub(crate) struct Name<'a>(pub(crate) &'a Hold);
+
+impl Serialize for Name<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        pack(self.0, serializer)
     }
 }
 

@@ -47,6 +47,8 @@ pub(crate) enum Kind {
     Ring = 9,
     PipeEnd = 10,
     Lane = 11,
+    RwLock = 12,
+    Once = 13,
 }
 
 impl Kind {
@@ -63,6 +65,8 @@ impl Kind {
             9 => Kind::Ring,
             10 => Kind::PipeEnd,
             11 => Kind::Lane,
+            12 => Kind::RwLock,
+            13 => Kind::Once,
             _ => Kind::Free,
         }
     }
@@ -81,6 +85,8 @@ impl Kind {
             Kind::Ring => "queue",
             Kind::PipeEnd => "pipe",
             Kind::Lane => "lane",
+            Kind::RwLock => "read-write lock",
+            Kind::Once => "once",
         }
     }
 }

@@ -3,6 +3,8 @@
 //! | object | what a dead participant means |
 //! | --- | --- |
 //! | [`Lock`], [`ReentrantLock`] | it was the owner: the next owner gets the lock, and the news |
+//! | [`RwLock`] | a writer: as above; a reader: its share comes back; one that waited: it bars nobody any more |
+//! | [`Once`] | it was at it: the next one does it |
 //! | [`Semaphore`] | its permits come back, if its end was not its own will and nobody uses the semaphore as a counter |
 //! | [`Event`] | nothing |
 //! | [`Condition`] | its waiters are struck off |
@@ -19,7 +21,9 @@ pub(crate) mod lock;
 #[cfg(all(test, loom))]
 mod models;
 pub(crate) mod monitor;
+pub(crate) mod once;
 pub(crate) mod reentrant;
+pub(crate) mod rwlock;
 pub(crate) mod semaphore;
 pub mod signal;
 pub(crate) mod spin;
@@ -28,5 +32,7 @@ pub use barrier::{Arrival, Barrier};
 pub use condition::{Condition, Ticket};
 pub use event::Event;
 pub use lock::{Acquired, Holder, Lock};
+pub use once::{Begun, Once};
 pub use reentrant::ReentrantLock;
+pub use rwlock::RwLock;
 pub use semaphore::Semaphore;

@@ -10,6 +10,7 @@ mod monitors;
 mod pipes;
 mod pool;
 mod queues;
+mod rwlocks;
 mod sweeps;
 
 use polyproc_testkit::trial::{Course, Scenario};
@@ -21,6 +22,7 @@ fn scenarios() -> Vec<Scenario> {
     all.extend(queues::scenarios());
     all.extend(pipes::scenarios());
     all.extend(locks::scenarios());
+    all.extend(rwlocks::scenarios());
     all.extend(monitors::scenarios());
     all.extend(blocks::scenarios());
     all.extend(sweeps::scenarios());
