@@ -39,6 +39,31 @@ def dumps(obj: object, buffers: list[memoryview]) -> Any:
 
     Raises whatever pickling raises, with a note that names the type of `obj`.
     """
+    return _dumps(obj, buffers, _always)
+
+
+def dumps_result(obj: object, buffers: list[memoryview], function: object) -> Any:
+    """The same for what a task's `function` has returned, which goes by value only if the function did.
+
+    So a program hears of a result that it did not mean to send (a lambda, a closure) as it would from the standard
+    library, whether or not cloudpickle happens to be installed.
+    """
+    return _dumps(obj, buffers, lambda: _came_by_value(function))
+
+
+def _always() -> bool:
+    return True
+
+
+def _came_by_value(function: object) -> bool:
+    try:
+        standard_pickle(function)
+    except Exception:
+        return True
+    return False
+
+
+def _dumps(obj: object, buffers: list[memoryview], may_go_by_value: Callable[[], bool]) -> Any:
     pickler_class = context.reduction.ForkingPickler
     if pickler_class is not _ForkingPickler:
         return pickler_class.dumps(obj)
@@ -55,7 +80,7 @@ def dumps(obj: object, buffers: list[memoryview]) -> Any:
         pickler.dump(obj)
     except _REFUSALS as refusal:
         buffers.clear()
-        again = _dumps_by_value(obj, buffers)
+        again = _dumps_by_value(obj, buffers) if may_go_by_value() else None
         if again is None:
             _name(obj, refusal)
             raise

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     arbitrary_address: Any
     default_family: str
 
+#: A pipe of plain descriptors, in the standard library's stream framing.
+_stream_pipe: Any = globals()["Pipe"]
+
 XmlListener.__bases__ = (Listener,)
 
 __all__ = ["Client", "Listener", "Pipe", "wait"]

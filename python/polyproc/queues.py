@@ -25,11 +25,20 @@ __all__ = ["Queue", "SimpleQueue", "JoinableQueue"]
 
 T = TypeVar("T")
 
-#: Nothing here uses it; loky, and joblib with it, import it.
+#: The end of what a feeder thread has to do. Loky, and joblib with it, import it.
 _sentinel = object()
 
 #: The largest bound of a queue, as the standard library's semaphores have it.
 MAXSIZE_MAX = 2**31 - 1
+
+
+def _give_way(cls: type[Any]) -> None:
+    """Has a subclass that relies on the standard library's private machinery run on what it expects."""
+    if cls.__module__.startswith(f"{__package__}."):
+        return
+    from ._queue_variants import give_way
+
+    give_way(cls)
 
 
 class Queue(_polyproc.Queue[T]):
@@ -53,6 +62,10 @@ class Queue(_polyproc.Queue[T]):
 
     # What the standard library's executors set; there is no pipe here that could break.
     _ignore_epipe = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _give_way(cls)
 
     def __init__(self, maxsize: int = 0, *, ctx: BaseContext) -> None:
         self._open(_bound(maxsize))
@@ -98,14 +111,11 @@ class Queue(_polyproc.Queue[T]):
         return QueueWriter(self)
 
     def _on_queue_feeder_error(self, e: BaseException, obj: object) -> None:
-        """Hook of the standard library: called, where a subclass overrides it, when an item cannot be pickled."""
-        traceback.print_exc()
+        """Hook of the standard library: called, where a subclass overrides it, when an item cannot be pickled.
 
-    def _refused(self, e: BaseException, obj: object) -> None:
-        # The extension module calls this in place of raising `e` out of put().
-        if type(self)._on_queue_feeder_error is Queue._on_queue_feeder_error:
-            raise e
-        self._on_queue_feeder_error(e, obj)
+        Without such a subclass ``put()`` raises. With one, a thread puts the items: see ``polyproc._queue_variants``.
+        """
+        traceback.print_exc()
 
     def _terminate_broken(self) -> None:
         self.close()
@@ -148,6 +158,10 @@ class SimpleQueue(_polyproc.Queue[T]):
         >>> queue.get()
         1
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        _give_way(cls)
 
     def __init__(self, *, ctx: BaseContext) -> None:
         self._open(0)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -38,6 +41,18 @@ def start() -> Iterator[Callable[..., Any]]:
             process.kill()
         process.join(TIME)
         assert process.exitcode is not None
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs a text as a script in a fresh interpreter, in a directory of its own."""
+
+    def run(text: str, *arguments: str, before: Sequence[str] = (), **options: Any) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "script.py").write_text(text)
+        command = [sys.executable, *before, "script.py", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, **options)
+
+    return run
 
 
 @pytest.fixture

@@ -172,3 +172,18 @@ def test_tiny_tasks_that_travel_together_are_answered_one_by_one(pool: Any, star
             assert result == "y" * 31_000
         else:
             assert result == x
+
+
+def returns_a_lambda() -> Any:
+    return lambda: 1
+
+
+def test_a_result_that_pickle_refuses_is_an_error_unless_the_function_itself_went_by_value() -> None:
+    pytest.importorskip("cloudpickle")
+    with mp.Pool(1) as pool:
+        with pytest.raises(MaybeEncodingError, match="returns_a_lambda"):
+            pool.apply(returns_a_lambda)
+        with pytest.raises(MaybeEncodingError, match="returns_a_lambda"):
+            pool.starmap(returns_a_lambda, [()] * 3)
+        assert pool.apply(lambda: lambda: 2)() == 2
+        assert [made() for made in pool.map(lambda x: lambda: x, [3, 4])] == [3, 4]

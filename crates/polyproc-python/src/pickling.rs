@@ -79,13 +79,26 @@ pub struct Pickled {
     pub references: Vec<Handle>,
 }
 
-/// Pickles `object`; large buffers stay beside.
+/// Pickles `object`; large buffers stay beside. What plain pickle refuses goes by value, where cloudpickle can do that.
 pub fn dumps(object: &Bound<'_, PyAny>) -> PyResult<Pickled> {
     static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let py = object.py();
-    let dumps = DUMPS.import(py, "polyproc._pickling", "dumps")?;
-    let beside = PyList::empty(py);
-    let (body, references) = sharing::collect(|| dumps.call1((object, &beside)))?;
+    let dumps = DUMPS.import(object.py(), "polyproc._pickling", "dumps")?;
+    pickled(object, |beside| dumps.call1((object, beside)))
+}
+
+/// The same for what `function` has returned: it goes by value only if the function did.
+pub fn dumps_result(object: &Bound<'_, PyAny>, function: &Bound<'_, PyAny>) -> PyResult<Pickled> {
+    static DUMPS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let dumps = DUMPS.import(object.py(), "polyproc._pickling", "dumps_result")?;
+    pickled(object, |beside| dumps.call1((object, beside, function)))
+}
+
+fn pickled<'py>(
+    object: &Bound<'py, PyAny>,
+    dumps: impl FnOnce(&Bound<'py, PyList>) -> PyResult<Bound<'py, PyAny>>,
+) -> PyResult<Pickled> {
+    let beside = PyList::empty(object.py());
+    let (body, references) = sharing::collect(|| dumps(&beside))?;
     let buffers = beside.iter().map(|buffer| Export::of(&buffer)).collect::<PyResult<_>>()?;
     Ok(Pickled { body: Export::of(&body)?, buffers, references })
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use polyproc_engine::channel::Queue as Ring;
 use polyproc_engine::{Deadline, Error};
-use pyo3::exceptions::{PyException, PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple, PyType};
 
@@ -68,10 +68,6 @@ fn put(queue: &Bound<'_, Queue>, object: &Bound<'_, PyAny>, deadline: Deadline) 
         Sent::Delivered => Ok(()),
         Sent::Failed(Error::TimedOut) => Err(standard::Full::new_err(())),
         Sent::Failed(error) => Err(errors::raise(error)),
-        // Whoever overrides the standard library's hook for what cannot be pickled gets it there.
-        Sent::Refused(error) if error.is_instance_of::<PyException>(queue.py()) => {
-            queue.call_method1("_refused", (error.into_value(queue.py()), object)).map(drop)
-        }
         Sent::Refused(error) => Err(error),
     }
 }
@@ -164,6 +160,18 @@ impl Queue {
         get(slf, Deadline::Now)
     }
 
+    /// As `get`, but calls `taken` once an item has been taken, also if it then cannot be unpickled.
+    fn _get_and<'py>(
+        slf: &Bound<'py, Self>,
+        taken: &Bound<'py, PyAny>,
+        block: Truth,
+        timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let incoming = receive(slf, waiting::blocking(block.0, timeout)?)?;
+        taken.call0()?;
+        incoming.into_object(slf.py())
+    }
+
     /// How many items are in the queue at this moment.
     fn qsize(&self) -> PyResult<usize> {
         Ok(self.ring()?.len() as usize)
@@ -214,12 +222,6 @@ impl Queue {
     /// Removes the next item and returns its pickle.
     fn _get_bytes<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyBytes>> {
         receive(slf, Deadline::Never)?.into_bytes(slf.py())
-    }
-
-    /// What `put` does with an object that cannot be pickled: raises. Subclasses have the standard library's hook.
-    #[pyo3(text_signature = "($self, error, obj)")]
-    fn _refused(&self, error: &Bound<'_, PyAny>, _obj: &Bound<'_, PyAny>) -> PyResult<()> {
-        Err(PyErr::from_value(error.clone()))
     }
 
     /// Says that an item which was got is finished.

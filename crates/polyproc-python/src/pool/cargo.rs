@@ -19,7 +19,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyString};
 
 use crate::block::{self, Block};
 use crate::codec;
-use crate::pickling::{self, Export};
+use crate::pickling::{self, Export, Pickled};
 
 /// What the payload is.
 mod kind {
@@ -130,19 +130,46 @@ impl Large {
 /// What pickling raises; `out` is then as long as before.
 #[inline]
 pub fn pack(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<Option<Large>> {
+    pack_with(object, out, pickling::dumps)
+}
+
+/// The same for what `function` has returned; None for what is said of an exception.
+#[inline]
+pub fn pack_result(
+    object: &Bound<'_, PyAny>,
+    function: Option<&Bound<'_, PyAny>>,
+    out: &mut Vec<u8>,
+) -> PyResult<Option<Large>> {
+    pack_with(object, out, |object| match function {
+        Some(function) => pickling::dumps_result(object, function),
+        None => pickling::dumps(object),
+    })
+}
+
+#[inline]
+fn pack_with<'py>(
+    object: &Bound<'py, PyAny>,
+    out: &mut Vec<u8>,
+    dumps: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Pickled>,
+) -> PyResult<Option<Large>> {
     let start = out.len();
     out.push(kind::PLAIN);
     if codec::encode(object, out).is_ok() {
         return Ok(None);
     }
-    let result = pack_otherwise(object, out, start);
+    let result = pack_otherwise(object, out, start, dumps);
     if result.is_err() {
         out.truncate(start);
     }
     result
 }
 
-fn pack_otherwise(object: &Bound<'_, PyAny>, out: &mut Vec<u8>, start: usize) -> PyResult<Option<Large>> {
+fn pack_otherwise<'py>(
+    object: &Bound<'py, PyAny>,
+    out: &mut Vec<u8>,
+    start: usize,
+    dumps: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<Pickled>,
+) -> PyResult<Option<Large>> {
     let (kind, body, buffers, references) = if object.is_exact_instance_of::<PyBytes>() {
         (kind::BYTES, Export::of(object)?, Vec::new(), Vec::new())
     } else if object.is_exact_instance_of::<PyByteArray>() {
@@ -152,7 +179,7 @@ fn pack_otherwise(object: &Bound<'_, PyAny>, out: &mut Vec<u8>, start: usize) ->
     {
         (kind::STR, Export::of(&bytes)?, Vec::new(), Vec::new())
     } else {
-        let pickled = pickling::dumps(object)?;
+        let pickled = dumps(object)?;
         (kind::PICKLE, pickled.body, pickled.buffers, pickled.references)
     };
     out[start] = kind;

@@ -77,15 +77,22 @@ impl<'py> Bench<'_, 'py> {
                     envelope.inline = record;
                 }
                 Taken::Task(id) => {
-                    let outcome = self.run(py, &mut envelope);
-                    self.commit(py, id, outcome)?;
+                    let mut function = None;
+                    let outcome = self.run(py, &mut envelope, &mut function);
+                    self.commit(py, id, outcome, function.as_ref())?;
                     py.check_signals()?;
                 }
             }
         }
     }
 
-    fn run(&mut self, py: Python<'py>, envelope: &mut Envelope) -> PyResult<Bound<'py, PyAny>> {
+    /// What the task's function returns; `called` is the function, once it is known.
+    fn run(
+        &mut self,
+        py: Python<'py>,
+        envelope: &mut Envelope,
+        called: &mut Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let (head, payload) = envelope.inline.split_at_checked(TASK_HEAD).ok_or_else(damaged)?;
         let number = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
         let (function, style) = (Handle { cell: number(8), generation: number(12) }, head[16]);
@@ -100,10 +107,10 @@ impl<'py> Bench<'_, 'py> {
         envelope.clear();
         let argument = argument?;
         match style {
-            style::ITEM => self.known.get(py, function)?.call1((argument,)),
-            style::STAR => self.known.get(py, function)?.call1(as_tuple(argument)?),
+            style::ITEM => called.insert(self.known.get(py, function)?).call1((argument,)),
+            style::STAR => called.insert(self.known.get(py, function)?).call1(as_tuple(argument)?),
             style::FULL => {
-                let function = self.known.get(py, function)?;
+                let function = called.insert(self.known.get(py, function)?);
                 let (arguments, options): (Bound<'_, PyAny>, Bound<'_, PyDict>) = argument.extract()?;
                 function.call(as_tuple(arguments)?, Some(&options))
             }
@@ -111,7 +118,7 @@ impl<'py> Bench<'_, 'py> {
                 let (function, arguments, options): (Bound<'_, PyAny>, Bound<'_, PyAny>, Bound<'_, PyDict>) =
                     argument.extract()?;
                 drop(argument);
-                function.call(as_tuple(arguments)?, Some(&options))
+                called.insert(function).call(as_tuple(arguments)?, Some(&options))
             }
             _ => Err(damaged()),
         }
@@ -140,11 +147,12 @@ impl<'py> Bench<'_, 'py> {
                 Err(error) => (verdict::ERROR, self.describe(py, error)?),
             };
             let start = results.len();
-            if !self.add(py, &mut results, verdict, &object)? || !self.end.add(&results[start..]) {
+            let function = function.as_ref().ok();
+            if !self.add(py, &mut results, verdict, &object, function)? || !self.end.add(&results[start..]) {
                 // Too large to lie beside the others: they go first, then this one alone.
                 results.truncate(start);
                 self.flush(&results, place)?;
-                self.send_at(py, id, place, verdict, object)?;
+                self.send_at(py, id, place, verdict, object, function)?;
                 first = place + 1;
                 results = head_of_entries(id, first);
             }
@@ -162,11 +170,13 @@ impl<'py> Bench<'_, 'py> {
         results: &mut Vec<u8>,
         verdict: u8,
         object: &Bound<'py, PyAny>,
+        function: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<bool> {
         let write = |results: &mut Vec<u8>, verdict: u8, object: &Bound<'py, PyAny>| {
             cargo::entry(results, |out| {
                 out.push(verdict);
-                cargo::pack(object, out).map(|large| large.is_none())
+                cargo::pack_result(object, function.filter(|_| verdict == verdict::VALUE), out)
+                    .map(|large| large.is_none())
             })
         };
         match write(results, verdict, object) {
@@ -190,6 +200,7 @@ impl<'py> Bench<'_, 'py> {
         place: u32,
         verdict: u8,
         object: Bound<'py, PyAny>,
+        function: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let (mut verdict, mut object) = (verdict, object);
         for _ in 0..3 {
@@ -197,7 +208,8 @@ impl<'py> Bench<'_, 'py> {
             record.push(verdict::AT);
             record.extend_from_slice(&place.to_le_bytes());
             record.push(verdict);
-            let sent = match cargo::pack(&object, &mut record) {
+            let function = function.filter(|_| verdict == verdict::VALUE);
+            let sent = match cargo::pack_result(&object, function, &mut record) {
                 Ok(Some(large)) => {
                     let sent = large.parcel(&record).and_then(|mut parcel| self.end.flush(&mut parcel, place + 1));
                     sent.map_err(errors::raise)
@@ -222,14 +234,20 @@ impl<'py> Bench<'_, 'py> {
         Err(PyRuntimeError::new_err("not even the news that a result could not be sent could be sent"))
     }
 
-    fn commit(&mut self, py: Python<'py>, id: u64, outcome: PyResult<Bound<'py, PyAny>>) -> PyResult<()> {
+    fn commit(
+        &mut self,
+        py: Python<'py>,
+        id: u64,
+        outcome: PyResult<Bound<'py, PyAny>>,
+        function: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
         let (mut verdict, mut object) = match outcome {
             Ok(value) => (verdict::VALUE, value),
             Err(error) => (verdict::ERROR, self.describe(py, error)?),
         };
         // The object, or else that it cannot be sent, or else that not even that can be.
         for _ in 0..3 {
-            match self.try_commit(py, id, verdict, &object) {
+            match self.try_commit(py, id, verdict, &object, function) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     object = self.refuse.call1((error.into_value(py), object, verdict == verdict::VALUE))?;
@@ -240,12 +258,20 @@ impl<'py> Bench<'_, 'py> {
         Err(PyRuntimeError::new_err("not even the news that a result could not be sent could be sent"))
     }
 
-    fn try_commit(&mut self, py: Python<'py>, id: u64, verdict: u8, object: &Bound<'py, PyAny>) -> PyResult<()> {
+    fn try_commit(
+        &mut self,
+        py: Python<'py>,
+        id: u64,
+        verdict: u8,
+        object: &Bound<'py, PyAny>,
+        function: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<()> {
         self.record.clear();
         self.record.extend_from_slice(&id.to_le_bytes());
         self.record.push(verdict);
         let mut record = std::mem::take(&mut self.record);
-        let large = cargo::pack(object, &mut record)?;
+        let function = function.filter(|_| verdict == verdict::VALUE);
+        let large = cargo::pack_result(object, function, &mut record)?;
         let committed = match &large {
             None => Parcel::new(0, &record).and_then(|mut parcel| self.end.commit(&mut parcel)),
             Some(large) => {
