@@ -19,13 +19,13 @@ SHELL := bash
 RUST_SOURCES := Cargo.toml pyproject.toml $(wildcard Cargo.lock) \
 	$(shell find crates/polyproc-engine crates/polyproc-python -name '*.rs' -o -name Cargo.toml 2>/dev/null)
 
-.PHONY: help check-tools venv build demo test test-rust test-death test-loom test-python bench lint fmt deny clean wheel conformance real-programs
+.PHONY: help check-tools venv build demo test test-rust test-death test-loom test-python bench bench-python bench-rust lint fmt deny clean wheel conformance real-programs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 	@echo
 	@echo '  make demo IMAGES=DIR    the demo on your own pictures'
-	@echo '  make bench BENCH=--quick    arguments for bench/run.py'
+	@echo '  make bench BENCH=--quick    arguments for both (also: make bench-python, make bench-rust)'
 	@echo '  make PYTHON=python3.13 ...  another interpreter (then `make clean` first)'
 
 # One line for each thing that can be missing, and what to install.
@@ -78,8 +78,14 @@ test-death: check-tools ## kills a process at every kill point in turn, then a s
 test-python: build ## the Python face, and the layer check
 	$(VPY) -m pytest tests/python
 
-bench: build ## polyproc beside the standard library, interleaved, as ratios
+bench: bench-python bench-rust ## polyproc beside Python's standard library, and beside its peers in Rust, as ratios
+
+bench-python: build
 	@$(VPY) bench/run.py $(BENCH)
+
+bench-rust: check-tools
+	@cargo build --quiet --release --manifest-path bench/rust/Cargo.toml $(CARGO_JOBS)
+	@bench/rust/target/release/beside-peers $(BENCH)
 
 wheel: venv ## the wheel and the source archive, tried with every CPython >= 3.11 there is
 	@$(VPY) tools/wheel.py --maturin $(VENV)/bin/maturin --out build/dist --python "$(PYTHON)"
