@@ -56,6 +56,7 @@ $(VENV)/.built: $(VENV)/.installed $(RUST_SOURCES)
 	@$(MAKE) --no-print-directory check-tools
 	@env -u CONDA_PREFIX VIRTUAL_ENV="$(CURDIR)/$(VENV)" $(VENV)/bin/maturin develop --release $(CARGO_JOBS) 2>&1 | \
 		{ grep -vE '^(Ignoring |Looking in )' || true; }
+	@$(VPY) -m compileall -q python/polyproc  # as an installed package has it, whatever PYTHONDONTWRITEBYTECODE says
 	@touch $@
 
 demo: build ## thumbnails by a Pool, arrays through a Queue, a process killed inside a lock

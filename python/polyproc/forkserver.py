@@ -2,7 +2,7 @@
 
 The program and its server share one socketpair, with no name in any file system and no listener that others could reach::
 
-    any process of the program ──request: descriptors──▶ server ──fork──▶ child
+    any process of the program ──request: descriptors──▶ server ──the same──▶ spare, forked ahead: now the child
               ▲                                             │
               └──── status socket: pid and pidfd, later the exit code
 
@@ -15,6 +15,7 @@ had started goes on (each child is watched by its pidfd), and the next request s
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import select
 import signal
@@ -22,9 +23,10 @@ import socket
 import struct
 import sys
 import threading
+from importlib import import_module
 
 from . import _install, resource_tracker, spawn, util
-from ._polyproc import Estate, accept_estate_of_server
+from ._polyproc import Estate, accept_estate_of_server, leave
 from .popen_fork import ATEXIT_RUNS, end_child
 from .popen_spawn_posix import runnable, tracker_descriptor
 
@@ -43,7 +45,7 @@ NUMBER = struct.Struct("q")
 #: What a request says besides its descriptors: the tracker's descriptor is among them, or it is not.
 WITH_TRACKER, WITHOUT_TRACKER = b"T", b"-"
 
-PROGRAM = "from polyproc.forkserver import main; main(%d, %r, %r, %r, %r, %r)"
+PROGRAM = "from polyproc.forkserver import main; main(%d, %r, %r, %r, %r, %r, %r)"
 
 
 class Newborn:
@@ -144,7 +146,7 @@ class ForkServer:
     def _start(self) -> None:
         preload: list[str] = [name for name in self._preload_modules if name != "__main__"]
         data = spawn.get_preparation_data("ignore") if self._preload_modules else {}
-        main_path = data.get("init_main_from_path") if self._preload_main else None
+        main_path = data.get("init_main_from_path")
         # The server takes part in the session, so that what it preloads and what its children are given is of one session.
         estate = Estate()
         memory, life, _ = estate.descriptors
@@ -154,6 +156,7 @@ class ForkServer:
                 place = (memory, life, estate.participant)
                 program = PROGRAM % (
                     theirs.fileno(), place, preload, _install.is_installed(), main_path, data.get("sys_path"),
+                    self._preload_main,
                 )  # fmt: skip
                 executable = runnable(spawn.get_executable())
                 flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
@@ -180,12 +183,18 @@ def main(
     installed: bool,
     main_path: str | None = None,
     sys_path: list[str] | None = None,
+    preload_main: bool = False,
 ) -> None:
     """What the server process does. ``place``: the session memory, the life descriptor, the name in the session."""
     accept_estate_of_server(*place)
     if installed:
         _install.install()
-    _preload(preload, main_path, sys_path)
+    _preload(preload, main_path if preload_main else None, sys_path)
+    if main_path is not None:
+        _compile_ahead(main_path)
+    import_module("polyproc.popen_forkserver")  # each child looks into it
+    gc.collect()
+    gc.freeze()  # what the children share with the server, none of them looks through: that would copy its pages
     util._close_stdin()  # type: ignore[attr-defined]
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program, which ends us by leaving
     with _Socket(requests_fd) as requests:
@@ -214,14 +223,37 @@ def _preload(preload: list[str], main_path: str | None, sys_path: list[str] | No
     util._flush_std_streams()  # type: ignore[attr-defined]
 
 
+def _compile_ahead(main_path: str) -> None:
+    """Compiles the main module, which every child executes."""
+    try:
+        spawn.compiled(main_path)
+    except (OSError, SyntaxError, ValueError):
+        pass  # a child will say so
+
+
+class _Spare:
+    """A fork of the server that was made ahead of time, and waits to be told what it is to be."""
+
+    def __init__(self, pid: int, pidfd: int, orders: socket.socket) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.orders = orders
+
+
 class _Server:
-    """The server's loop: requests on one side, ends of children on the other."""
+    """The server's loop: requests on one side, ends of children on the other.
+
+    A fork takes about as long as everything else in a small child's life. So the server makes the next child while it has
+    nothing else to do: it is a spare until a request is passed on to it. A spare has nothing of the server's open but its
+    own socket, and ends when that is closed, however the server has ended.
+    """
 
     def __init__(self, requests: socket.socket, interrupt: Any) -> None:
         self.requests = requests
         self.interrupt = interrupt
         self.poller = select.poll()
         self.poller.register(requests, select.POLLIN)
+        self.spare: _Spare | None = None
         #: pidfd of a child -> the status socket of whoever asked for it
         self.children: dict[int, socket.socket] = {}
         #: status socket -> pidfd, of children that have ended and whose end was told
@@ -229,13 +261,44 @@ class _Server:
 
     def serve(self) -> None:
         while True:
+            self.prepare_spare()
             for descriptor, _ in self.poller.poll():
                 if descriptor in self.ended:
                     self.collect(descriptor)
                 elif descriptor in self.children:
                     self.report(descriptor)
                 elif not self.accept():
+                    self.dismiss_spare()
                     return
+
+    def prepare_spare(self) -> None:
+        """Sees to it that there is a spare, where the system allows it."""
+        if self.spare is None:
+            try:
+                self.spare = self.fork_spare()
+            except OSError:
+                pass  # whoever asks for a child will be told
+
+    def fork_spare(self) -> _Spare:
+        orders, theirs = _pair()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                orders.close()
+                self.become_spare(theirs)
+            return _Spare(pid, os.pidfd_open(pid), orders)
+        except BaseException:
+            orders.close()
+            raise
+        finally:
+            theirs.close()
+
+    def dismiss_spare(self) -> None:
+        if self.spare is not None:
+            self.spare.orders.close()
+            os.waitid(os.P_PIDFD, self.spare.pidfd, os.WEXITED)
+            os.close(self.spare.pidfd)
+            self.spare = None
 
     def accept(self) -> bool:
         """Starts the child that is asked for. False when nobody is left who could ask."""
@@ -244,23 +307,35 @@ class _Server:
             return False
         status = _Socket(descriptors.pop(0))
         try:
-            pid = os.fork()
-            if pid == 0:
-                status.close()
-                self.become_child(word == WITH_TRACKER, descriptors)
+            child = self.pass_on(word, descriptors)
         except OSError as error:
-            pid = -(error.errno or 1)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        if pid < 0:
-            _tell(status, pid)
+            _tell(status, -(error.errno or 1))
             status.close()
             return True
-        pidfd = os.pidfd_open(pid)
-        self.children[pidfd] = status
-        self.poller.register(pidfd, select.POLLIN)
-        _tell(status, pid, pidfd)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self.children[child.pidfd] = status
+        self.poller.register(child.pidfd, select.POLLIN)
+        _tell(status, child.pid, child.pidfd)
         return True
+
+    def pass_on(self, word: bytes, descriptors: list[int]) -> _Spare:
+        """Makes the spare the child that is asked for, or a fresh one where the spare has been killed meanwhile."""
+        self.prepare_spare()
+        while True:
+            spare, self.spare = self.spare or self.fork_spare(), None
+            with spare.orders:
+                try:
+                    socket.send_fds(spare.orders, [word], descriptors)
+                    return spare
+                except ConnectionError:
+                    os.waitid(os.P_PIDFD, spare.pidfd, os.WEXITED)
+                except BaseException:
+                    self.spare = spare
+                    self.dismiss_spare()
+                    raise
+            os.close(spare.pidfd)
 
     def report(self, pidfd: int) -> None:
         """Tells whoever asked for a child how it ended."""
@@ -280,23 +355,21 @@ class _Server:
         os.close(pidfd)
         self.children.pop(pidfd).close()
 
-    def become_child(self, with_tracker: bool, descriptors: list[int]) -> None:
-        """In the fork: closes what is the server's, runs the process object, ends. Never returns."""
+    def become_spare(self, orders: socket.socket) -> None:
+        """In the fork: closes what is the server's, and waits for the request that makes it a child. Never returns."""
         code = 1
         try:
-            signal.signal(signal.SIGINT, self.interrupt)
             self.requests.close()
             for pidfd, status in self.children.items():
                 os.close(pidfd)
                 status.close()
-            if ATEXIT_RUNS:
-                atexit._clear()
-                atexit.register(util._exit_function)  # type: ignore[attr-defined]
-            _forkserver._requests = _Socket(descriptors[0])
-            tracker = descriptors[1] if with_tracker else None
-            resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
-            handed_down, *_forkserver._inherited_fds = descriptors[1 + with_tracker :]
-            code = spawn._main(handed_down)
+            with orders:
+                word, descriptors, _, _ = socket.recv_fds(orders, 1, MAXFDS_TO_SEND)
+            if word:
+                code = self.become_child(word == WITH_TRACKER, descriptors)
+            else:
+                leave()
+                os._exit(0)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:
@@ -304,6 +377,18 @@ class _Server:
             util._flush_std_streams()  # type: ignore[attr-defined]
         finally:
             end_child(code)
+
+    def become_child(self, with_tracker: bool, descriptors: list[int]) -> int:
+        """Runs the process object; returns the exit code."""
+        signal.signal(signal.SIGINT, self.interrupt)
+        if ATEXIT_RUNS:
+            atexit._clear()
+            atexit.register(util._exit_function)  # type: ignore[attr-defined]
+        _forkserver._requests = _Socket(descriptors[0])
+        tracker = descriptors[1] if with_tracker else None
+        resource_tracker._resource_tracker._fd = tracker  # type: ignore[attr-defined]
+        handed_down, *_forkserver._inherited_fds = descriptors[1 + with_tracker :]
+        return spawn._main(handed_down)
 
 
 def _tell(status: socket.socket, number: int, *descriptors: int) -> None:

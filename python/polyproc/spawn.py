@@ -8,8 +8,11 @@ the preparation data, so it is in place before any other byte is unpickled, what
 
 from __future__ import annotations
 
+import io
 import os
+import runpy
 import sys
+from types import CodeType, ModuleType
 
 from . import _install, get_start_method, process, util
 from . import set_start_method as _set_start_method
@@ -41,7 +44,6 @@ WINSERVICE = False
 set_executable = _standard.set_executable
 get_executable = _standard.get_executable
 is_forking = _standard.is_forking
-import_main_path = _standard.import_main_path
 old_main_modules = _standard.old_main_modules
 _check_not_importing_main = _standard._check_not_importing_main  # type: ignore[attr-defined]
 _fixup_main_from_name = _standard._fixup_main_from_name  # type: ignore[attr-defined]
@@ -155,7 +157,51 @@ def prepare(data: dict[str, Any]) -> None:
         del data["dir"]  # removed since; we are in it, wherever that now is
     if START_METHOD in data:
         _set_start_method(data[START_METHOD], force=True)
-    _standard.prepare(data)
+    path = data.get("init_main_from_path")
+    if path is None or "init_main_from_name" in data or not _is_source(path):
+        _standard.prepare(data)
+        return
+    _standard.prepare({name: value for name, value in data.items() if name != "init_main_from_path"})
+    import_main_path(path)
+
+
+def import_main_path(main_path: str) -> None:
+    """Makes the file at ``main_path`` the module ``__main__``, unless it is that already.
+
+    What the standard function does, but it does not import pkgutil (and with it typing), some milliseconds of every child's
+    life, to find out that a Python source is neither a directory nor a zip file.
+    """
+    if not _is_source(main_path):
+        _standard.import_main_path(main_path)
+        return
+    before = sys.modules["__main__"]
+    if os.path.basename(main_path) == "ipython.py" or getattr(before, "__file__", None) == main_path:
+        return
+    code = compiled(main_path)
+    old_main_modules.append(before)
+    main = ModuleType("__mp_main__")
+    content = runpy._run_module_code(code, None, main.__name__, pkg_name="", script_name=main_path)  # type: ignore[attr-defined]
+    vars(main).update(content)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = main
+
+
+#: The code of the main module that was compiled last: its path, what tells that the file is still the same, the code.
+_compiled: tuple[str, tuple[int, ...], CodeType] | None = None
+
+
+def compiled(path: str) -> CodeType:
+    """The code of the Python source at ``path``. The fork server compiles it ahead, for all its children."""
+    global _compiled
+    with io.open_code(os.path.abspath(path)) as file:
+        status = os.fstat(file.fileno())
+        version = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+        if _compiled is None or _compiled[:2] != (path, version):
+            _compiled = path, version, compile(file.read(), path, "exec", dont_inherit=True)
+    return _compiled[2]
+
+
+def _is_source(path: str) -> bool:
+    return path.endswith(".py") and os.path.isfile(path)
 
 
 BOOT = "polyproc"
