@@ -130,7 +130,7 @@ impl Builder {
         start::keep_hook();
         let place = Place::of::<F, A>()?;
         let name = self.name.unwrap_or_else(task::default_name::<F>);
-        let results = Queue::new(0)?;
+        let results = Queue::modest()?;
         let request = zygote::prepare()?;
         results.hold().share_with(request.participant());
         let results_name = results.hold().handle().to_bytes();

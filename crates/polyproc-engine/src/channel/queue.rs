@@ -38,6 +38,12 @@ impl Queue {
         Ok(Queue { ring: Arc::new(Ring::new(most, false)?) })
     }
 
+    /// A new queue for a few small items: it begins with a page of memory where [`Queue::new`] takes 64 KiB, and grows like
+    /// any other.
+    pub fn modest() -> Result<Queue> {
+        Ok(Queue { ring: Arc::new(Ring::modest()?) })
+    }
+
     /// The queue of a handle.
     pub fn from_handle(handle: Handle) -> Result<Queue> {
         Ok(Queue { ring: Arc::new(Ring::from_handle(handle)?) })

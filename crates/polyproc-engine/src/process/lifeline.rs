@@ -31,14 +31,24 @@ const KILL_AFTER: u64 = 1_800_000_000;
 pub fn own() -> Result<RawFd> {
     /// `pid << 32 | descriptor`, one word, so that a forked child sees that it is not its own.
     static OWN: AtomicU64 = AtomicU64::new(0);
+    /// Its inode, where the kernel (since 6.9) has one for each process; otherwise zero.
+    static INODE: AtomicU64 = AtomicU64::new(0);
     let pid = proc::pid();
     let known = OWN.load(Ordering::Acquire);
     let descriptor = (known & 0xffff_ffff) as RawFd;
     // A program that closed all its descriptors may have another file there by now.
-    if (known >> 32) as i32 == pid && proc::pid_behind(descriptor) == Some(pid) {
-        return Ok(descriptor);
+    if (known >> 32) as i32 == pid {
+        let same = match INODE.load(Ordering::Acquire) {
+            0 => proc::pid_behind(descriptor) == Some(pid),
+            inode => pidfd::inode(descriptor) == Some(inode),
+        };
+        if same {
+            return Ok(descriptor);
+        }
     }
     let fresh = pidfd::open(pid)?.into_raw_fd();
+    // The same for every pidfd of this process: it does not matter whose is the last store.
+    INODE.store(pidfd::inode(fresh).unwrap_or(0), Ordering::Release);
     // ORDER: AcqRel; who loses this race has opened one descriptor too many, and keeps to its own.
     let _ = OWN.compare_exchange(
         known,

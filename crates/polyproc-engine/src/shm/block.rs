@@ -28,6 +28,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// How long an idle block keeps its pages, in nanoseconds.
 const WARM: u64 = 5_000_000_000;
 
+/// Up to so many bytes, faults cost less than the call that spares them.
+const FEW: usize = 16 * 1024;
+
 /// The largest block, in bytes.
 pub const MAX_BLOCK: u64 = GRAIN << (CLASSES - 1);
 
@@ -359,8 +362,10 @@ impl Lease {
         let (handle, offset) = allocate(length as u64, PASSING)?;
         let damaged = Error::Damaged { what: "block", detail: "its place lies outside" };
         let address = known().block(offset, length as u64).ok_or(damaged)?;
-        // SAFETY: the range lies in the session's mapping.
-        unsafe { memfd::populate(address, whole_pages(length as u64)) };
+        if length > FEW {
+            // SAFETY: the range lies in the session's mapping.
+            unsafe { memfd::populate(address, whole_pages(length as u64)) };
+        }
         Ok(Lease { handle, address, length, passing: true })
     }
 

@@ -4,10 +4,10 @@
 //! own name in place.
 
 use super::participant::Participant;
-use super::session::Session;
 use crate::Result;
 use crate::sys::memfd;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, hash_map};
+use std::hash::BuildHasherDefault;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -22,13 +22,16 @@ pub(super) struct LocalLease {
     pub private: bool,
 }
 
+/// Hashes numbers of cells, which nobody outside chooses: random keys would cost every new process a system call.
+type Hasher = BuildHasherDefault<hash_map::DefaultHasher>;
+
 #[derive(Default)]
 pub(super) struct Local {
     /// How many objects of this process use its hold on a cell.
-    pub holds: HashMap<u32, u32>,
+    pub holds: HashMap<u32, u32, Hasher>,
     /// Cells that this process holds for itself: a fork does not pass them on.
-    pub kept: HashSet<u32>,
-    pub leases: HashMap<u32, LocalLease>,
+    pub kept: HashSet<u32, Hasher>,
+    pub leases: HashMap<u32, LocalLease, Hasher>,
     /// Keeps the lock on this process's life byte.
     pub life: Option<OwnedFd>,
     /// While a fork is under way: the child's name and life descriptor.
@@ -49,12 +52,18 @@ fn with<R>(f: impl FnOnce(&mut Local) -> R) -> R {
     f(lock().get_or_insert_default())
 }
 
-/// Makes this process `me`.
-pub(super) fn adopt(_session: &Session, me: Participant, life: OwnedFd) -> Result<()> {
+/// Makes the page for the name of this process, or of those that it will fork.
+pub(super) fn prepare() -> Result<()> {
     if NAME.load(Ordering::Relaxed).is_null() {
         let page = memfd::page_wiped_on_fork()?;
         NAME.store(page.cast(), Ordering::Release);
     }
+    Ok(())
+}
+
+/// Makes this process `me`.
+pub(super) fn adopt(me: Participant, life: OwnedFd) -> Result<()> {
+    prepare()?;
     with(|local| local.life = Some(life));
     rename(me);
     Ok(())

@@ -39,6 +39,8 @@ pub use fork::{Birth, prepare_child};
 pub(crate) use local::me;
 pub(crate) use lockword::{Taken, forgive, is_owned_by, owner, release, take, take_from_dead, try_take};
 pub use participant::Participant;
-pub use session::{Descriptors, attach, budget, current, descriptors, exists, id, leave, reserved, set_budget};
+pub use session::{
+    Descriptors, attach, budget, current, descriptors, exists, id, leave, prepare, reserved, set_budget,
+};
 pub(crate) use sweep::{Death, look_after, look_after_owner, look_after_takers};
 pub use sweep::{is_dead, pid_of, sweep, sweep_dead};

@@ -69,7 +69,7 @@ pub(super) const STATE: u32 = 3 << 30;
 /// | field | written by | read by |
 /// | --- | --- | --- |
 /// | identity | the reserving parent, under the directory's lock; then the process itself; at last the sweeper, under the sweep lock | all |
-/// | pid, start_time | the process itself, before identity says LIVE | those who name or look for the dead |
+/// | pid, signed_at | the process itself, before identity says LIVE | those who name or look for the dead |
 /// | parent | the reserving parent | the supervisor |
 /// | clean | the process itself, at a normal exit | the sweeper |
 ///
@@ -82,7 +82,9 @@ pub(super) struct Slot {
     pub pid: AtomicI32,
     pub parent: AtomicU32,
     pub clean: AtomicU32,
-    pub start_time: AtomicU64,
+    /// When it signed, in nanoseconds of [`crate::sys::clock::since_boot`]: with the pid this names a process for good, and
+    /// costs no look into /proc.
+    pub signed_at: AtomicU64,
 }
 
 const _: () = assert!(std::mem::size_of::<Slot>() == 64);

@@ -8,7 +8,7 @@ use super::directory::Cell;
 use super::layout::{Header, Layout, MAGIC, VERSION};
 use super::participant::{FREE, LIVE, Participant, STATE, Slot};
 use super::{fork, local};
-use crate::sys::{descriptor, life, memfd, memory, proc};
+use crate::sys::{clock, descriptor, life, memfd, memory, proc};
 use crate::{Error, Result};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
@@ -76,11 +76,21 @@ pub fn exists() -> bool {
 
 fn publish(session: Session, me: Participant, life: OwnedFd) -> Result<&'static Session> {
     let session = Box::leak(Box::new(session));
-    local::adopt(session, me, life)?;
+    local::adopt(me, life)?;
     fork::watch()?;
     CURRENT.store(session, Ordering::Release);
     session.sign(me);
     Ok(session)
+}
+
+/// Does now, once, what each process would do when it joins a session: for a process that will fork those that do.
+///
+/// # Errors
+/// [`Error::Os`] where there is no memory.
+pub fn prepare() -> Result<()> {
+    memory::page_size();
+    local::prepare()?;
+    fork::watch()
 }
 
 fn create() -> Result<Session> {
@@ -353,19 +363,18 @@ impl Session {
             }
             slot.pid.store(0, Ordering::Relaxed);
             slot.clean.store(0, Ordering::Relaxed);
-            slot.start_time.store(0, Ordering::Relaxed);
+            slot.signed_at.store(0, Ordering::Relaxed);
             slot.parent.store(parent.bits(), Ordering::Release);
             return Ok((participant, life));
         }
     }
 
-    /// Writes this process's pid into its slot. Async-signal-safe but for the reading of /proc.
     /// Reserves and signs a slot for this process, whose program has closed the session's descriptor. It gets no life
-    /// descriptor: others tell by its pid and start time whether it lives.
+    /// descriptor: others tell by its pid, and when it signed, whether it lives.
     pub(super) fn sign_without_life(&self) -> Result<Participant> {
         let pid = proc::pid();
         // Before the slot is taken: until it is signed it looks like that of a child which never came to be.
-        let start_time = proc::start_time(pid).unwrap_or(0);
+        let signed = clock::since_boot();
         let header = self.header();
         loop {
             let top = self.slots_top();
@@ -387,7 +396,7 @@ impl Session {
             let taken = identity & STATE == FREE
                 && slot.identity.compare_exchange(identity, reserved, Ordering::AcqRel, Ordering::Relaxed).is_ok();
             if taken {
-                slot.start_time.store(start_time, Ordering::Relaxed);
+                slot.signed_at.store(signed, Ordering::Relaxed);
                 slot.pid.store(pid, Ordering::Relaxed);
                 slot.clean.store(0, Ordering::Relaxed);
                 slot.parent.store(Participant::NOBODY.bits(), Ordering::Relaxed);
@@ -398,10 +407,11 @@ impl Session {
         }
     }
 
+    /// Writes this process's pid into its slot. Async-signal-safe.
     pub(super) fn sign(&self, me: Participant) {
         let slot = self.slot(me.index());
         let pid = proc::pid();
-        slot.start_time.store(proc::start_time(pid).unwrap_or(0), Ordering::Relaxed);
+        slot.signed_at.store(clock::since_boot(), Ordering::Relaxed);
         slot.pid.store(pid, Ordering::Relaxed);
         // ORDER: Release: whoever sees LIVE sees the pid.
         slot.identity.store(LIVE | me.bits(), Ordering::Release);

@@ -32,7 +32,7 @@ pub fn pid_of(participant: Participant) -> Option<i32> {
 /// True if the participant's process is dead, or has become another program.
 ///
 /// Its life byte is free only then: see [`crate::sys::life`]. A process that closed all its descriptors (to become a
-/// daemon) loses the lock but lives on, so its pid and start time are asked as well, on this rare path.
+/// daemon) loses the lock but lives on, so its pid is asked for as well, on this rare path.
 pub fn is_dead(participant: Participant) -> bool {
     if participant.is_nobody() || !exists() {
         return false;
@@ -54,8 +54,8 @@ pub fn is_dead(participant: Participant) -> bool {
     if identity & STATE == NEWBORN {
         return true;
     }
-    let (pid, start) = (slot.pid.load(Ordering::Relaxed), slot.start_time.load(Ordering::Relaxed));
-    start == 0 || !proc::is_running(pid, start)
+    let (pid, signed) = (slot.pid.load(Ordering::Relaxed), slot.signed_at.load(Ordering::Relaxed));
+    signed == 0 || !proc::is_running(pid, signed)
 }
 
 /// Sweeps the participant if it is dead. For those who wait for something that it owns.

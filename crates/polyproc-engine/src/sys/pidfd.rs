@@ -5,7 +5,7 @@
 
 use crate::{Error, Result};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,16 @@ pub fn open(pid: i32) -> Result<OwnedFd> {
         rustix::io::Errno::PERM => Error::Unsupported { call: "pidfd_open", source: e.into() },
         e => Error::os("pidfd_open", e),
     })
+}
+
+/// The number of the process that a pidfd names, which no other process has until the next start of the system; `None`
+/// where the descriptor is no pidfd, or the kernel (before 6.9) gives them no inodes.
+pub fn inode(descriptor: RawFd) -> Option<u64> {
+    const PID_FS: u64 = 0x5049_4446;
+    // SAFETY: only asks what is behind the number.
+    let descriptor = unsafe { BorrowedFd::borrow_raw(descriptor) };
+    let system = rustix::fs::fstatfs(descriptor).ok()?;
+    (system.f_type as u64 == PID_FS).then(|| rustix::fs::fstat(descriptor).ok().map(|stat| stat.st_ino))?
 }
 
 /// Sends a signal. ESRCH once the process has been collected, even if its pid has been given to another.

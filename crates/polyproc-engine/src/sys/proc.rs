@@ -1,12 +1,5 @@
 //! What /proc tells of a process.
 
-/// When the process started, in clock ticks since boot: with the pid it names a process for good.
-pub fn start_time(pid: i32) -> Option<u64> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program stands in brackets and may itself have brackets and spaces: count from the last one.
-    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
-}
-
 /// How many threads this process has.
 pub fn threads() -> Option<u32> {
     let text = std::fs::read_to_string("/proc/self/stat").ok()?;
@@ -68,13 +61,17 @@ pub fn random() -> u64 {
     u64::from_ne_bytes(bytes)
 }
 
-/// True if the process of this pid and start time still runs (a zombie does not).
-pub fn is_running(pid: i32, start: u64) -> bool {
+/// True if the process that had this pid at a moment (in nanoseconds of [`super::clock::since_boot`]) still runs; a zombie
+/// does not. Who has the pid now and was started before that moment is the one: a pid is given to one process at a time.
+pub fn is_running(pid: i32, then: u64) -> bool {
     let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // The name of the program stands in brackets and may itself have brackets and spaces: count from the last one.
     let Some((_, rest)) = text.rsplit_once(')') else { return false };
     let mut fields = rest.split_whitespace();
     let state = fields.next().unwrap_or("X");
-    !matches!(state, "Z" | "X") && fields.nth(18).and_then(|field| field.parse().ok()) == Some(start)
+    let started = fields.nth(18).and_then(|field| field.parse::<u64>().ok());
+    let tick = 1_000_000_000 / rustix::param::clock_ticks_per_second();
+    !matches!(state, "Z" | "X") && started.is_some_and(|ticks| ticks.saturating_mul(tick) <= then)
 }
 
 /// True if the process is stopped, or has ended.

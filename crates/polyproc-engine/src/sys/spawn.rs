@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use std::ffi::{CString, OsStr};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -34,6 +34,16 @@ pub fn end_child(pid: i32) {
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit has no preconditions.
     unsafe { libc::_exit(code) }
+}
+
+/// Ends a forked process: what it has written to its standard streams goes out, and nothing else happens. The handlers that
+/// the program had registered for its own end before the fork (destructors of C++ libraries, say, that remove the program's
+/// files) are the program's: they run there.
+pub fn end(code: i32) -> ! {
+    let _ = io::stdout().flush();
+    // SAFETY: a null stream means all streams of the C library.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
+    exit_now(code)
 }
 
 /// Starts a program with `arguments` and `environment` added to ours, and with these descriptors open in it, each under

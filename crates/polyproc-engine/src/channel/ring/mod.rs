@@ -40,7 +40,7 @@ use crate::sys::clock::Deadline;
 use crate::sys::cpu;
 use crate::{Error, Result, fault};
 use segment::{BODY_IN_BLOCK, LINK, NAMES_IN_BLOCK, RecordHead, SEGMENT_HEAD, Segment, UNIT, WRAP, read};
-use state::{Cursor, len};
+use state::{Cursor, growth, len};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub(crate) use ends::{carries, destroy, on_death};
@@ -48,6 +48,8 @@ pub(crate) use state::RingState;
 
 /// The first segment of a ring that may grow: 64 KiB.
 const FIRST_UNITS: u32 = 1 << 13;
+/// The first segment of a ring that is expected to carry little: with its head it fits into one page.
+const MODEST_UNITS: u32 = 1 << 8;
 /// The largest segment that is made without need: 1 MiB.
 const LARGEST_UNITS: u32 = 1 << 17;
 /// The one segment of a ring that may not grow: 128 KiB, so that two of the largest records fit.
@@ -71,9 +73,18 @@ pub(crate) struct Ring {
 impl Ring {
     /// A new ring of at most `most` items (0: any number). A `fixed` one does not grow.
     pub(crate) fn new(most: u32, fixed: bool) -> Result<Ring> {
+        Ring::with_growth(most, if fixed { growth::NONE } else { growth::USUAL })
+    }
+
+    /// A new ring for any number of items that begins with one page.
+    pub(crate) fn modest() -> Result<Ring> {
+        Ring::with_growth(0, growth::MODEST)
+    }
+
+    fn with_growth(most: u32, growth: u32) -> Result<Ring> {
         let hold = shm::create::<RingState>(|state| {
             state.most.store(most, Ordering::Relaxed);
-            state.fixed.store(u32::from(fixed), Ordering::Relaxed);
+            state.growth.store(growth, Ordering::Relaxed);
         })?;
         Ok(Ring::of(hold))
     }
@@ -84,7 +95,7 @@ impl Ring {
 
     fn of(hold: Hold) -> Ring {
         let state = hold.state::<RingState>();
-        let (most, fixed) = (state.most.load(Ordering::Relaxed), state.fixed.load(Ordering::Relaxed) != 0);
+        let (most, fixed) = (state.most.load(Ordering::Relaxed), state.growth.load(Ordering::Relaxed) == growth::NONE);
         Ring { hold, getting: Spin::new(), putting: Spin::new(), lingering: Linger::new(), most, fixed }
     }
 
@@ -229,7 +240,8 @@ impl Ring {
         let current = state.put_segment.load(Ordering::Relaxed);
         let fixed = self.fixed;
         if current == 0 {
-            let size = if fixed { FIXED_UNITS } else { FIRST_UNITS.max((units + 1).next_power_of_two()) };
+            let least = if state.growth.load(Ordering::Relaxed) == growth::MODEST { MODEST_UNITS } else { FIRST_UNITS };
+            let size = if fixed { FIXED_UNITS } else { least.max((units + 1).next_power_of_two()) };
             let segment = self.add_segment(tail, size, None)?;
             return Ok(Some((segment, tail)));
         }

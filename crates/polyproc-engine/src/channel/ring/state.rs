@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// | head, get_segment, retired, hushed, known_tail | consumers (get_segment first by a producer, while the ring is empty) | get lock |
 /// | carried, asked | see [`super::pipe`] | |
 /// | items, space, finished | see [`crate::sync::signal`] | |
-/// | most, fixed | the creator | once |
+/// | most, growth | the creator | once |
 /// | done | who finishes a task | atomically |
 /// | watched, watched_too | who arms a bell | only ever set |
 ///
@@ -42,7 +42,8 @@ pub(crate) struct RingState {
     /// Bells that a pipe's reader has taken away.
     pub(crate) hushed: AtomicU32,
     pub(super) most: AtomicU32,
-    pub(super) fixed: AtomicU32,
+    /// One of [`growth`].
+    pub(super) growth: AtomicU32,
     pub(super) done: AtomicU32,
     pub(super) finished: AtomicU32,
     /// The items that lie before a tail which some consumer has seen.
@@ -51,6 +52,15 @@ pub(crate) struct RingState {
     pub(super) watched_too: AtomicU32,
     /// Bytes in blocks that a pipe carries.
     pub(crate) carried: AtomicU64,
+}
+
+/// Whether a ring adds segments, and how large the first is.
+pub(super) mod growth {
+    pub(crate) const USUAL: u32 = 0;
+    /// It has one segment for life.
+    pub(crate) const NONE: u32 = 1;
+    /// It begins with a page.
+    pub(crate) const MODEST: u32 = 2;
 }
 
 // SAFETY: plain atomics, 112 bytes, aligned to 8.

@@ -87,6 +87,7 @@ pub(super) fn serve(control: OwnedFd, program: OwnedFd, pid: i32, entry: Entry, 
 
 impl Server {
     fn new(control: OwnedFd, program: OwnedFd, pid: i32) -> Result<Server> {
+        shm::prepare()?;
         let set = epoll::create()?;
         epoll::add(&set, &control, CONTROL)?;
         epoll::add(&set, &program, PROGRAM)?;
@@ -209,9 +210,9 @@ impl Server {
             Ok(end) => Status::from(end),
             Err(_) => Status::Unknown,
         };
-        let _ = epoll::remove(&self.set, &ward.pidfd);
         let ended = Report::Ended { status: status.to_bits() }.to_bytes();
         let _ = packet::send(&ward.report, &[IoSlice::new(&ended)], &[]);
+        let _ = epoll::remove(&self.set, &ward.pidfd);
         self.forget_if_idle(ward.requester);
     }
 
@@ -298,6 +299,6 @@ impl Newborn {
         }
         drop(self.directory);
         mask.restore();
-        std::process::exit(entry(self.called))
+        spawn::end(entry(self.called))
     }
 }
