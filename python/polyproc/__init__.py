@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .errors import PoolTerminatedError as PoolTerminatedError
     from .errors import TaskCancelledError as TaskCancelledError
     from .errors import TaskExitError as TaskExitError
+    from .errors import TaskMemoryError as TaskMemoryError
     from .errors import TaskTimeoutError as TaskTimeoutError
     from .errors import WorkerDiedError as WorkerDiedError
 
@@ -126,6 +127,7 @@ _EXTRAS = {
     "PoolTerminatedError": "errors",
     "TaskCancelledError": "errors",
     "TaskExitError": "errors",
+    "TaskMemoryError": "errors",
     "TaskTimeoutError": "errors",
     "WorkerDiedError": "errors",
 }

@@ -73,18 +73,37 @@ def unreadable(reason: Exception) -> Exception:
     return error
 
 
-def died(
-    pid: int, exitcode: int | None, ended: str, index: int | None, has_argument: bool, argument: object
-) -> errors.WorkerDiedError:
-    """The error of a task in which a worker died."""
+def _task(index: int | None, has_argument: bool, argument: object) -> str:
+    """Which task it was, in words."""
     task = "a task" if index is None else f"task {index}"
-    name = "arguments" if index is None else "argument"
-    shown = f" ({name} {short(argument)})" if has_argument else ""
+    return f"{task} ({'arguments' if index is None else 'argument'} {short(argument)})" if has_argument else task
+
+
+def died(
+    pid: int,
+    exitcode: int | None,
+    ended: str,
+    index: int | None,
+    has_argument: bool,
+    argument: object,
+    kills: tuple[int, int] | None = None,
+) -> errors.WorkerDiedError:
+    """The error of a task in which a worker died.
+
+    ``kills``: how often the kernel had killed for want of memory in our cgroup before, and after, if that was more.
+    """
     if exitcode is not None:
         ended = _how(exitcode)
     code = f" (exit code {exitcode})" if exitcode is not None and exitcode < 0 else ""
+    memory = ""
+    if kills is not None and exitcode == -signal.SIGKILL:
+        memory = (
+            f". Memory ran out: the kernel's count of processes killed for that in this cgroup (oom_kill) rose from "
+            f"{kills[0]} to {kills[1]}"
+        )
     return errors.WorkerDiedError(
-        f"the worker process with pid {pid} {ended}{code} while it ran {task}{shown}; the pool goes on without that task",
+        f"the worker process with pid {pid} {ended}{code} while it ran {_task(index, has_argument, argument)}; "
+        f"the pool goes on without that task{memory}",
         pid,
         exitcode,
         index,
@@ -95,10 +114,20 @@ def timed_out(
     pid: int, seconds: float, index: int | None, has_argument: bool, argument: object
 ) -> errors.TaskTimeoutError:
     """The error of a task that ran longer than it may."""
-    shown = f" ({'arguments' if index is None else 'argument'} {short(argument)})" if has_argument else ""
-    task = "a task" if index is None else f"task {index}"
     return errors.TaskTimeoutError(
-        f"{task}{shown} ran longer than {seconds:g} s in the worker process with pid {pid}, which was ended and replaced"
+        f"{_task(index, has_argument, argument)} ran longer than {seconds:g} s in the worker process with pid {pid}, "
+        "which was ended and replaced"
+    )
+
+
+def took_too_much(
+    pid: int, limit: int, took: int, index: int | None, has_argument: bool, argument: object
+) -> errors.TaskMemoryError:
+    """The error of a task that took more memory than it may."""
+    return errors.TaskMemoryError(
+        f"{_task(index, has_argument, argument)} took {took / 2**20:.1f} MiB of memory more than its worker process had "
+        f"before it, and may take {limit / 2**20:.1f} MiB (memory_limit={limit}); the pool measured it from outside, and "
+        f"ended and replaced the worker (pid {pid})"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from .context import ProcessError, TimeoutError
 
-__all__ = ["HolderDiedWarning", "PoolBrokenError", "PoolTerminatedError", "TaskCancelledError", "TaskExitError", "TaskTimeoutError", "WorkerDiedError"]
+__all__ = ["HolderDiedWarning", "PoolBrokenError", "PoolTerminatedError", "TaskCancelledError", "TaskExitError", "TaskMemoryError", "TaskTimeoutError", "WorkerDiedError"]
 
 
 class HolderDiedWarning(RuntimeWarning):
@@ -47,6 +47,10 @@ class WorkerDiedError(ProcessError, RuntimeError):
 
 class TaskExitError(ProcessError, RuntimeError):
     """A task called ``sys.exit()``, or was interrupted (KeyboardInterrupt), in a worker process, which goes on."""
+
+
+class TaskMemoryError(ProcessError, MemoryError):
+    """A task of a pool took more memory than its ``memory_limit``. Its worker was ended and replaced."""
 
 
 class TaskTimeoutError(TimeoutError, builtins.TimeoutError):

@@ -354,7 +354,7 @@ class Pool(_standard.Pool):
         star: bool,
         chunksize: int | None,
         on_error: str,
-        policy: tuple[float | None, int, int],
+        policy: tuple[float | None, int, int, int, int | None],
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> Any:
@@ -381,7 +381,7 @@ class Pool(_standard.Pool):
         chunksize: int,
         buffersize: int | None,
         on_error: str,
-        policy: tuple[float | None, int, int],
+        policy: tuple[float | None, int, int, int, int | None],
     ) -> Iterator[_T]:
         self._check_running()
         if chunksize < 1:
@@ -437,13 +437,13 @@ def _mode(on_error: str) -> int:
         raise ValueError(f"on_error must be 'raise', 'return' or 'skip', not {on_error!r}") from None
 
 
-def _policy(timeout: float | None, retries: int, error_retries: int) -> tuple[float | None, int, int]:
+def _policy(timeout: float | None, retries: int, error_retries: int) -> tuple[float | None, int, int, int, int | None]:
     if timeout is not None and not timeout > 0:
         raise ValueError(f"the timeout of a task must be more than 0 seconds, or None, not {timeout!r}")
     for name, count in (("retries", retries), ("error_retries", error_retries)):
         if count < 0:
             raise ValueError(f"{name} must be 0 or more, not {count!r}")
-    return timeout, retries, error_retries
+    return timeout, retries, error_retries, 0, None
 
 
 def _weakly(method: Callable[[], None]) -> Callable[[], None]:

@@ -1,7 +1,7 @@
 //! What a ledger makes of workers that work, die, get stuck and are told to stop.
 
 use polyproc_engine::channel::{Envelope, Parcel};
-use polyproc_engine::pool::{Because, Ledger, Outcome, Seat, Settled, Taken, Withdrawn, Worker};
+use polyproc_engine::pool::{Because, Ledger, Life, Outcome, Seat, Settled, Taken, Terms, Withdrawn, Worker};
 use polyproc_engine::process::{Child, birth, supervisor};
 use polyproc_engine::sys::{clock, spawn};
 use polyproc_engine::{Deadline, Participant};
@@ -68,7 +68,7 @@ fn work(seat: Seat) -> i32 {
 fn send(ledger: &Ledger, seat: Seat, id: u64) {
     let record = id.to_le_bytes();
     let mut kept = Some(Box::from(record));
-    let sent = ledger.send(seat.number, id, &mut Parcel::new(0, &record).expect("small"), &mut kept, true);
+    let sent = ledger.send(seat.number, id, &mut Parcel::new(0, &record).expect("small"), &mut kept, Terms::default());
     assert!(sent.expect("room"));
     ledger.wake(seat.number);
 }
@@ -98,8 +98,8 @@ fn of(settled: &[Settled], id: u64) -> &Outcome {
 #[test]
 fn every_task_is_settled_once_with_its_result() {
     let _turn = turn();
-    let ledger = Arc::new(Ledger::new().expect("a ledger"));
-    let seats = [(); 2].map(|()| ledger.open_seat(None).expect("a seat"));
+    let ledger = Ledger::new().expect("a ledger");
+    let seats = [(); 2].map(|()| ledger.open_seat(Life::default()).expect("a seat"));
     let children = seats.map(|seat| start(&ledger, seat));
     let mut next = 1;
     let mut settled = Vec::new();
@@ -134,8 +134,8 @@ fn every_task_is_settled_once_with_its_result() {
 #[test]
 fn a_death_costs_the_task_that_ran_and_no_other() {
     let _turn = turn();
-    let ledger = Arc::new(Ledger::new().expect("a ledger"));
-    let [first, second] = [(); 2].map(|()| ledger.open_seat(None).expect("a seat"));
+    let ledger = Ledger::new().expect("a ledger");
+    let [first, second] = [(); 2].map(|()| ledger.open_seat(Life::default()).expect("a seat"));
     for id in [1, EXIT | 2, 3, 4] {
         send(&ledger, first, id);
     }
@@ -156,8 +156,8 @@ fn a_death_costs_the_task_that_ran_and_no_other() {
 #[test]
 fn tasks_behind_a_long_one_go_to_an_idle_worker() {
     let _turn = turn();
-    let ledger = Arc::new(Ledger::new().expect("a ledger"));
-    let [first, second] = [(); 2].map(|()| ledger.open_seat(None).expect("a seat"));
+    let ledger = Ledger::new().expect("a ledger");
+    let [first, second] = [(); 2].map(|()| ledger.open_seat(Life::default()).expect("a seat"));
     for id in [SLEEP | 1, 2, 3, 4, 5] {
         send(&ledger, first, id);
     }
@@ -177,8 +177,8 @@ fn tasks_behind_a_long_one_go_to_an_idle_worker() {
 #[test]
 fn a_task_that_runs_too_long_is_ended_and_those_behind_it_are_done() {
     let _turn = turn();
-    let ledger = Arc::new(Ledger::new().expect("a ledger"));
-    let seat = ledger.open_seat(None).expect("a seat");
+    let ledger = Ledger::new().expect("a ledger");
+    let seat = ledger.open_seat(Life::default()).expect("a seat");
     send(&ledger, seat, SLEEP | 1);
     send(&ledger, seat, 2);
     let child = start(&ledger, seat);
@@ -195,7 +195,7 @@ fn a_task_that_runs_too_long_is_ended_and_those_behind_it_are_done() {
     assert_eq!(ended.because, Some(Because::TimedOut));
     child.wait(soon()).expect("it has ended");
     // A replacement does what was left.
-    let seat = ledger.open_seat(None).expect("a seat");
+    let seat = ledger.open_seat(Life::default()).expect("a seat");
     let child = start(&ledger, seat);
     let rest = settle(&ledger, |settled| tasks(settled) == 1);
     assert!(matches!(of(&rest, 2), Outcome::Done(_)));
@@ -207,7 +207,7 @@ fn a_task_that_runs_too_long_is_ended_and_those_behind_it_are_done() {
 fn a_task_that_has_not_begun_can_be_taken_back() {
     let _turn = turn();
     let ledger = Ledger::new().expect("a ledger");
-    let seat = ledger.open_seat(None).expect("a seat");
+    let seat = ledger.open_seat(Life::default()).expect("a seat");
     for id in 1..=3 {
         send(&ledger, seat, id);
     }
@@ -219,8 +219,8 @@ fn a_task_that_has_not_begun_can_be_taken_back() {
 #[test]
 fn a_worker_gets_no_more_than_its_share() {
     let _turn = turn();
-    let ledger = Arc::new(Ledger::new().expect("a ledger"));
-    let seat = ledger.open_seat(Some(1)).expect("a seat");
+    let ledger = Ledger::new().expect("a ledger");
+    let seat = ledger.open_seat(Life { tasks: Some(1), ..Life::default() }).expect("a seat");
     assert_eq!(ledger.room().expect("room").tasks, 1);
     send(&ledger, seat, 1);
     assert!(ledger.room().is_none());

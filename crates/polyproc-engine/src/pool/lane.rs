@@ -1,7 +1,7 @@
 //! A lane: one ring each way between a ledger and one worker, and what the worker says of itself beside them.
 //!
 //! ```text
-//!  cell of the lane:  worker │ ready │ running │ since │ busy │ done │ handles: hub, tasks, results
+//!  cell of the lane:  worker │ ready │ running │ since │ base │ busy │ done │ handles: hub, tasks, results
 //!  cell of the hub:   news
 //! ```
 //!
@@ -52,6 +52,9 @@ impl Progress {
 /// | running | the worker: before a task counts as taken, and after its result is committed | Release; read after its death |
 /// | since | the worker, before `running`: when it began, in nanoseconds of the monotonic clock | Relaxed |
 /// | busy, done | the worker: nanoseconds in tasks, and how many | Relaxed: an estimate |
+/// | weighs | the ledger, before it puts in a task whose memory is limited: the worker is to write `base` from now on | Release; Acquire |
+/// | base | the worker, before `running`, if it is to: how much memory of its own it had when the task began | Relaxed, as `since` |
+/// | limit | the ledger, once: with more memory of its own than this the worker takes no further task; zero for none | |
 /// | progress | the worker, in a bundle: how many results lie in the scratch memory, [`Progress`] | Release, after they do |
 /// | hub, tasks, results, scratch | the ledger, once, before anybody has the handle | |
 #[repr(C)]
@@ -63,15 +66,17 @@ pub(super) struct LaneState {
     pub(super) busy: AtomicU64,
     pub(super) done: AtomicU64,
     pub(super) progress: AtomicU64,
+    pub(super) base: AtomicU64,
+    pub(super) limit: AtomicU64,
     pub(super) ready: AtomicU32,
-    padding: AtomicU32,
+    pub(super) weighs: AtomicU32,
     hub: [AtomicU32; 2],
     tasks: [AtomicU32; 2],
     results: [AtomicU32; 2],
     scratch: [AtomicU32; 2],
 }
 
-// SAFETY: plain atomics, 88 bytes, aligned to 8.
+// SAFETY: plain atomics, 104 bytes, aligned to 8.
 unsafe impl CellState for LaneState {
     const KIND: Kind = Kind::Lane;
 }
@@ -104,10 +109,11 @@ pub(super) struct Lane {
 
 impl Lane {
     /// A new lane of this hub, kept to this process.
-    pub(super) fn new(hub: &Hold) -> Result<Lane> {
+    pub(super) fn new(hub: &Hold, limit: u64) -> Result<Lane> {
         let (tasks, results) = (Ring::new(0, false)?, Ring::new(0, false)?);
         let scratch = Memory::allocate(SCRATCH)?;
         let hold = shm::create::<LaneState>(|state| {
+            state.limit.store(limit, Ordering::Relaxed);
             write(&state.scratch, scratch.handle());
             write(&state.hub, hub.handle());
             write(&state.tasks, tasks.hold().handle());

@@ -14,53 +14,27 @@
 //!
 //! The lock is held for bookkeeping and copies only. A forked child has a copy of the ledger that it must not use.
 
+use super::book::Book;
 use super::lane::{self, Lane, LaneState};
 use super::place::{Flight, Place};
-use super::settled::{Because, Ended, Outcome, Room, Seat, Settled, Withdrawn};
+use super::settled::{Ended, Life, Room, Seat, Settled, Terms};
 use super::{number_of, record};
-use crate::channel::{Envelope, Parcel};
+use crate::channel::Parcel;
 use crate::process::{Child, Status};
 use crate::shm::{Hold, Participant};
 use crate::sync::signal;
 use crate::sync::spin::Spin;
-use crate::sys::clock::{self, Deadline};
-use crate::sys::fork;
+use crate::sys::clock::Deadline;
+use crate::sys::{fork, memory};
 use crate::{Error, Result};
-use std::collections::VecDeque;
 use std::mem::ManuallyDrop;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-/// How much work a lane may hold, in nanoseconds at the pace so far.
-const AHEAD: u64 = 2_000_000;
-/// Tasks that take longer than this are handed out one by one.
-const LONG: u64 = 1_000_000;
-/// The most tasks in a lane.
-const DEEPEST: u64 = 1024;
-/// The most tasks that are handed out to one worker before the next one gets some.
-const ROUND: usize = 64;
 /// How many results are taken at once, so that who waits for them can begin.
 const GULP: usize = 2048;
 /// While lanes hold more than one task, workers may not tell of each result: look after this time.
 const SLICE: u64 = 1_000_000;
-
-#[derive(Debug)]
-struct Again {
-    id: u64,
-    envelope: Envelope,
-    kept: Option<Box<[u8]>>,
-    weight: u32,
-}
-
-#[derive(Debug, Default)]
-struct Book {
-    places: Vec<Place>,
-    again: VecDeque<Again>,
-    next: u32,
-    /// Nanoseconds that a task takes; zero while nobody knows.
-    pace: u64,
-    envelope: Envelope,
-}
 
 /// A ledger of tasks over workers. See [the module](super).
 #[derive(Debug)]
@@ -70,7 +44,12 @@ pub struct Ledger {
     /// There are ends that nobody has dealt with.
     ends: AtomicBool,
     spin: Spin,
-    born_in: i32,
+    pub(super) born_in: i32,
+    /// For the thread that looks after the memory of tasks, and whether there is one.
+    pub(super) me: Weak<Ledger>,
+    pub(super) overseen: AtomicBool,
+    /// How often the kernel had killed for memory in our cgroup, when we last looked.
+    kills: AtomicU64,
 }
 
 impl Ledger {
@@ -78,43 +57,35 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::TooMany`] if the session has no room for its words.
-    pub fn new() -> Result<Ledger> {
+    pub fn new() -> Result<Arc<Ledger>> {
         let hub = lane::new_hub()?;
-        Ok(Ledger {
+        Ok(Arc::new_cyclic(|me| Ledger {
             book: ManuallyDrop::new(Mutex::default()),
             hub: ManuallyDrop::new(hub),
             ends: AtomicBool::new(false),
             spin: Spin::new(),
             born_in: fork::count(),
-        })
+            me: Weak::clone(me),
+            overseen: AtomicBool::new(false),
+            kills: AtomicU64::new(memory::kills().unwrap_or(0)),
+        }))
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes a place for a worker, which may be sent `most` units in its life.
+    /// Makes a place for a worker, and says when it is to be replaced.
     ///
     /// # Errors
     /// [`Error::TooMany`] if the session has no room for its lane.
-    pub fn open_seat(&self, most: Option<u32>) -> Result<Seat> {
-        let lane = Lane::new(&self.hub)?;
+    pub fn open_seat(&self, life: Life) -> Result<Seat> {
+        let lane = Lane::new(&self.hub, life.memory.unwrap_or(0))?;
         let handle = lane.hold.handle();
         let mut book = self.book();
         book.next += 1;
         let number = book.next;
-        book.places.push(Place {
-            number,
-            lane,
-            flight: VecDeque::new(),
-            load: 0,
-            left: most.unwrap_or(u32::MAX),
-            stopped: false,
-            ended: None,
-            child: None,
-            condemned: None,
-            measured: (0, 0),
-        });
+        book.places.push(Place::new(number, lane, life.tasks));
         Ok(Seat { number, handle })
     }
 
@@ -138,10 +109,19 @@ impl Ledger {
         if let Some(place) = self.book().places.iter_mut().find(|place| place.number == seat) {
             let was_ready = place.lane.state().ready.load(Ordering::Acquire) != 0;
             let because = place.condemned.map(|(_, because)| because);
-            place.ended.get_or_insert_with(|| Arc::new(Ended { seat, pid, status, was_ready, because }));
+            let killed = matches!(status.code(), None | Some(-9)) && because.is_none();
+            let kills = if killed { self.new_kills() } else { None };
+            place.ended.get_or_insert_with(|| Arc::new(Ended { seat, pid, status, was_ready, because, kills }));
             self.ends.store(true, Ordering::SeqCst);
         }
         self.tell();
+    }
+
+    /// How often the kernel has killed for memory in our cgroup: when we last looked, and now, if that is more.
+    fn new_kills(&self) -> Option<(u64, u64)> {
+        let now = memory::kills()?;
+        let before = self.kills.fetch_max(now, Ordering::SeqCst);
+        (now > before).then_some((before, now))
     }
 
     /// Says which process has the seat, so that it can be ended for the sake of a task.
@@ -159,12 +139,22 @@ impl Ledger {
     /// Where tasks should go now; `None` while every worker has enough to do, or there is none. What waits to be done again
     /// goes first.
     pub fn room(&self) -> Option<Room> {
-        self.book().room()
+        self.room_for(0)
+    }
+
+    /// The same, for a task of this priority: what is less urgent and has not begun, is taken back, and waits.
+    pub fn room_for(&self, priority: i32) -> Option<Room> {
+        self.book().room(priority)
+    }
+
+    /// How many tasks all lanes together should hold at the pace so far: who draws tasks from somewhere need not draw more.
+    pub fn appetite(&self) -> usize {
+        let book = self.book();
+        book.places.iter().filter(|place| place.is_open()).count() * book.depth()
     }
 
     /// Puts a task into the lane of a seat, waking nobody ([`Ledger::wake`] does). The parcel's inline bytes begin with
-    /// `id`, which is not zero. `kept` comes back when it is settled. `begins_unit` counts against what the worker may be
-    /// sent. False if the seat is gone or may not be sent more; the parcel is then as it was, and `kept` is given back.
+    /// `id`, which is not zero. `kept` comes back when it is settled. False if the seat is gone or may not be sent more; the parcel is then as it was, and `kept` is given back.
     ///
     /// # Errors
     /// [`Error::BudgetExhausted`].
@@ -174,7 +164,7 @@ impl Ledger {
         id: u64,
         parcel: &mut Parcel<'_>,
         kept: &mut Option<Box<[u8]>>,
-        begins_unit: bool,
+        terms: Terms,
     ) -> Result<bool> {
         debug_assert!(number_of(parcel.inline) == Some(id) && id != 0);
         let mut book = self.book();
@@ -182,23 +172,25 @@ impl Ledger {
         if place.stopped || place.ended.is_some() {
             return Ok(false);
         }
-        place.put(id, parcel, kept, begins_unit, 1)?;
+        let flight = Flight::new(id, kept.take(), terms);
+        if let Err((error, flight)) = place.put(flight, parcel, terms.begins_unit) {
+            *kept = flight.kept;
+            return Err(error);
+        }
+        drop(book);
+        if terms.memory.is_some() {
+            self.have_overseen()?;
+        }
         Ok(true)
     }
 
-    /// As [`Ledger::send`], for a bundle of `weight` tasks, whose record is kept.
+    /// As [`Ledger::send`], for a bundle of tasks, whose record is kept: its weight says how many there are.
     ///
     /// # Errors
     /// [`Error::BudgetExhausted`].
-    pub fn send_bundle(&self, seat: u32, id: u64, record: &[u8], weight: u32) -> Result<bool> {
+    pub fn send_bundle(&self, seat: u32, id: u64, record: &[u8], terms: Terms) -> Result<bool> {
         let mut parcel = Parcel::new(record::TASK, record)?;
-        let mut book = self.book();
-        let Some(place) = book.places.iter_mut().find(|place| place.number == seat) else { return Ok(false) };
-        if place.stopped || place.ended.is_some() {
-            return Ok(false);
-        }
-        place.put(id, &mut parcel, &mut Some(record.into()), true, weight)?;
-        Ok(true)
+        self.send(seat, id, &mut parcel, &mut Some(record.into()), terms)
     }
 
     /// As [`Ledger::send`], for a task that is all in its record, which is kept until it is settled. Gives the record back
@@ -206,9 +198,9 @@ impl Ledger {
     ///
     /// # Errors
     /// [`Error::BudgetExhausted`].
-    pub fn send_record(&self, seat: u32, id: u64, record: Box<[u8]>) -> Result<Option<Box<[u8]>>> {
+    pub fn send_record(&self, seat: u32, id: u64, record: Box<[u8]>, terms: Terms) -> Result<Option<Box<[u8]>>> {
         let mut parcel = Parcel::new(record::TASK, &record)?;
-        let sent = self.send(seat, id, &mut parcel, &mut None, true)?;
+        let sent = self.send(seat, id, &mut parcel, &mut None, terms)?;
         drop(parcel);
         if !sent {
             return Ok(Some(record));
@@ -302,65 +294,14 @@ impl Ledger {
         self.tell();
     }
 
-    /// Ends the workers whose task runs longer than `limit` gives for it, in nanoseconds. Tells when to look again: the
-    /// earliest moment at which another can have run too long.
-    pub fn expire(&self, limit: impl Fn(u64) -> Option<u64>) -> Deadline {
-        let now = clock::now();
-        let mut next = u64::MAX;
-        for place in &mut self.book().places {
-            let running = place.running();
-            for flight in &place.flight {
-                let Some(limit) = limit(flight.id) else { continue };
-                // What has not begun begins now at the earliest.
-                let since = running.filter(|&(id, _)| id == flight.id).map_or(now, |(_, since)| since);
-                let end = since.saturating_add(limit);
-                if end > now {
-                    next = next.min(end);
-                } else if place.condemned.is_none() && !place.condemn(flight.id, Because::TimedOut) {
-                    next = next.min(now + LONG);
-                }
-                // Those behind it cannot expire before it.
-                break;
-            }
-        }
-        if next == u64::MAX { Deadline::Never } else { Deadline::At(next) }
-    }
-
     /// How many tasks this one is: more than one for a bundle.
     pub fn weight(&self, id: u64) -> u32 {
         let book = self.book();
         let flights = book.places.iter().flat_map(|place| &place.flight);
         let found = flights.filter(|flight| flight.id == id).map(|flight| flight.weight).next();
-        found.or_else(|| book.again.iter().find(|task| task.id == id).map(|task| task.weight)).unwrap_or(1)
-    }
-
-    /// Takes back a task that was sent: out of its lane, or, if it runs, by ending its worker.
-    pub fn withdraw(&self, id: u64) -> Withdrawn {
-        let mut book = self.book();
-        if let Some(at) = book.again.iter().position(|task| task.id == id) {
-            book.again.remove(at);
-            return Withdrawn::Unbegun;
-        }
-        let Some(at) = book.places.iter().position(|place| place.flight.iter().any(|flight| flight.id == id)) else {
-            return Withdrawn::Unknown;
-        };
-        if book.places[at].running().is_some_and(|(running, _)| running == id) {
-            let condemned = book.places[at].condemn(id, Because::Cancelled);
-            return if condemned { Withdrawn::Running } else { Withdrawn::Unknown };
-        }
-        // Out of the lane with all that lies before it; the others go back to the queue.
-        book.take_back(at, usize::MAX);
-        match book.again.iter().position(|task| task.id == id) {
-            Some(at) => {
-                book.again.remove(at);
-                book.dispatch_again();
-                Withdrawn::Unbegun
-            }
-            None => {
-                book.dispatch_again();
-                Withdrawn::Unknown
-            }
-        }
+        found
+            .or_else(|| book.again.values().find(|task| task.flight.id == id).map(|task| task.flight.weight))
+            .unwrap_or(1)
     }
 }
 
@@ -372,147 +313,6 @@ impl Drop for Ledger {
             unsafe {
                 ManuallyDrop::drop(&mut self.book);
                 ManuallyDrop::drop(&mut self.hub);
-            }
-        }
-    }
-}
-
-impl Book {
-    fn depth(&self) -> usize {
-        match self.pace {
-            0 => 1,
-            pace if pace >= LONG => 1,
-            pace => (AHEAD / pace).clamp(2, DEEPEST) as usize,
-        }
-    }
-
-    /// The seat with the least to do, if it may get more.
-    fn shortest(&self) -> Option<usize> {
-        let open = |place: &Place| !place.stopped && place.ended.is_none() && place.left > 0;
-        let shortest = self.places.iter().enumerate().filter(|(_, place)| open(place));
-        let (at, place) = shortest.min_by_key(|(_, place)| place.load)?;
-        (place.load < self.depth()).then_some(at)
-    }
-
-    fn room(&mut self) -> Option<Room> {
-        if !self.again.is_empty() {
-            self.dispatch_again();
-        }
-        let place = &self.places[self.shortest()?];
-        let depth = self.depth();
-        let tasks = depth.saturating_sub(place.load).min(ROUND).min(place.left as usize);
-        Some(Room {
-            seat: place.number,
-            tasks,
-            ahead: place.flight.len(),
-            depth: depth.saturating_sub(place.load),
-            pace: self.pace,
-        })
-    }
-
-    fn dispatch_again(&mut self) {
-        while let Some(at) = self.shortest() {
-            let Some(mut task) = self.again.pop_front() else { return };
-            let place = &mut self.places[at];
-            let mut parcel = task.envelope.as_parcel();
-            if place.put(task.id, &mut parcel, &mut task.kept, true, task.weight).is_err() {
-                // No memory for its lane now: it waits for another time.
-                let (blocks, body_in_block) = (std::mem::take(&mut parcel.blocks), parcel.body_in_block);
-                task.envelope.take_back(blocks, body_in_block);
-                self.again.push_front(task);
-                return;
-            }
-            place.lane.tasks.tell();
-            place.stop_if_spent();
-        }
-    }
-
-    /// Deals with the workers that have ended. True if there are results of theirs left to drain first.
-    fn bury(&mut self, envelope: &mut Envelope, settled: &mut Vec<Settled>, most: usize) -> bool {
-        let mut more = false;
-        let mut at = 0;
-        while at < self.places.len() {
-            if self.places[at].ended.is_none() {
-                at += 1;
-                continue;
-            }
-            if self.places[at].drain(envelope, settled, most) {
-                more = true;
-                at += 1;
-                continue;
-            }
-            let mut place = self.places.swap_remove(at);
-            let Some(ended) = place.ended.take() else { continue };
-            let mut envelope = Envelope::new();
-            let mut unbegun = VecDeque::new();
-            // What lies in its lane never began.
-            while let Ok(true) = place.lane.tasks.try_get(&mut envelope, Deadline::Never) {
-                if envelope.kind == record::TASK
-                    && let Some(id) = number_of(&envelope.inline)
-                    && let Some(Flight { kept, weight, .. }) = place.take(id)
-                {
-                    unbegun.push_back(Again { id, envelope: std::mem::take(&mut envelope), kept, weight });
-                }
-            }
-            // What is in neither ring, it died in. There is at most one.
-            let running = place.running().map_or(0, |(id, _)| id);
-            for flight in std::mem::take(&mut place.flight) {
-                if flight.weight > 1 && flight.id == running {
-                    let (first, bytes) = place.added();
-                    settled.push(Settled { id: flight.id, outcome: Outcome::Added(first, bytes), kept: None });
-                }
-                settled.push(Settled { id: flight.id, outcome: Outcome::Died(Arc::clone(&ended)), kept: flight.kept });
-            }
-            while let Some(task) = unbegun.pop_back() {
-                self.again.push_front(task);
-            }
-            settled.push(Settled { id: 0, outcome: Outcome::Left(ended), kept: None });
-        }
-        more
-    }
-
-    fn balance(&mut self) {
-        if !self.again.is_empty() {
-            return self.dispatch_again();
-        }
-        let Some(idle) = self.shortest() else { return };
-        if !self.places[idle].flight.is_empty() {
-            return;
-        }
-        let now = clock::now();
-        let stuck = |place: &Place| {
-            let state = place.lane.state();
-            place.flight.len() > 1
-                && !place.stopped
-                && place.ended.is_none()
-                && state.running.load(Ordering::Acquire) != 0
-                && now.saturating_sub(state.since.load(Ordering::Relaxed)) > LONG
-        };
-        let busiest = self.places.iter().filter(|place| stuck(place)).max_by_key(|place| place.flight.len());
-        let Some(number) = busiest.map(|place| place.number) else { return };
-        let Some(at) = self.places.iter().position(|place| place.number == number) else { return };
-        let most = self.places[at].flight.len().div_ceil(2);
-        self.take_back(at, most);
-        self.dispatch_again();
-    }
-
-    /// Takes tasks that have not begun out of a lane, to be sent again.
-    fn take_back(&mut self, at: usize, most: usize) {
-        let place = &mut self.places[at];
-        let mut envelope = Envelope::new();
-        for _ in 0..most {
-            // With Deadline::Now: the worker itself may be at it, even stopped there.
-            if !matches!(place.lane.tasks.try_get(&mut envelope, Deadline::Now), Ok(true)) {
-                break;
-            }
-            if envelope.kind == record::STOP {
-                place.stopped = false;
-                break;
-            }
-            let id = number_of(&envelope.inline).unwrap_or(0);
-            if let Some(Flight { kept, weight, .. }) = place.take(id) {
-                place.left = place.left.saturating_add(1);
-                self.again.push_back(Again { id, envelope: std::mem::take(&mut envelope), kept, weight });
             }
         }
     }

@@ -11,7 +11,9 @@
 //! ```
 //!
 //! * [`lane`]: the two rings and the few words between a ledger and one worker.
-//! * [`ledger`]: the parent's side; [`settled`]: what it tells.
+//! * [`ledger`]: the parent's side, with its [`book`] and [`place`]s; [`control`]: limits, priorities, giving up; [`settled`]:
+//!   what it is told and tells.
+//! * [`backlog`]: tasks that were not sent yet, by priority.
 //! * [`worker`]: the other side.
 //!
 //! A worker that dies leaves three facts, each written by one store, and no guess is needed:
@@ -30,15 +32,19 @@
 //!
 //! DEATH of the parent: workers see it by their lifeline.
 
+mod backlog;
+mod book;
+mod control;
 mod lane;
 mod ledger;
 mod place;
 mod settled;
 mod worker;
 
+pub use backlog::Backlog;
 pub(crate) use lane::on_death;
 pub use ledger::Ledger;
-pub use settled::{Because, Ended, Outcome, Room, Seat, Settled, Withdrawn};
+pub use settled::{Because, Ended, Life, Outcome, Room, Seat, Settled, Terms, Withdrawn};
 pub use worker::{Taken, Worker};
 
 /// The records of the lanes, by the kind of their parcel.

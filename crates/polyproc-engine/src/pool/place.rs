@@ -1,9 +1,9 @@
 //! A worker as its ledger sees it: the lane, and the tasks that are in it, in their order.
 
 use super::lane::{Lane, Progress};
-use super::settled::{Because, Ended, Outcome, Settled};
+use super::settled::{Because, Ended, Outcome, Settled, Terms};
 use super::{number_of, record};
-use crate::Result;
+use crate::Error;
 use crate::channel::{Body, Envelope, Parcel};
 use crate::process::Child;
 use crate::sys::clock::{self, Deadline};
@@ -21,6 +21,15 @@ pub(super) struct Flight {
     pub(super) kept: Option<Box<[u8]>>,
     /// How many tasks it is.
     pub(super) weight: u32,
+    pub(super) priority: i32,
+    /// How much more memory than it found it may take.
+    pub(super) memory: Option<u64>,
+}
+
+impl Flight {
+    pub(super) fn new(id: u64, kept: Option<Box<[u8]>>, terms: Terms) -> Flight {
+        Flight { id, kept, weight: terms.weight, priority: terms.priority, memory: terms.memory }
+    }
 }
 
 #[derive(Debug)]
@@ -40,9 +49,38 @@ pub(super) struct Place {
     pub(super) condemned: Option<(u64, Because)>,
     /// What its worker had counted when we last looked: nanoseconds and tasks.
     pub(super) measured: (u64, u64),
+    /// No task in the lane has a lower priority.
+    pub(super) least: i32,
+    /// It was told to end because fewer workers are wanted.
+    pub(super) retired: bool,
+    /// When somebody first saw that it has nothing to do; zero if it has, or nobody looked.
+    pub(super) idle_since: u64,
 }
 
 impl Place {
+    pub(super) fn new(number: u32, lane: Lane, most: Option<u32>) -> Place {
+        Place {
+            number,
+            lane,
+            flight: VecDeque::new(),
+            load: 0,
+            left: most.unwrap_or(u32::MAX),
+            stopped: false,
+            ended: None,
+            child: None,
+            condemned: None,
+            measured: (0, 0),
+            least: i32::MAX,
+            retired: false,
+            idle_since: 0,
+        }
+    }
+
+    /// It may be sent more.
+    pub(super) fn is_open(&self) -> bool {
+        !self.stopped && self.ended.is_none() && self.left > 0
+    }
+
     /// The task that the worker is in, and since when.
     pub(super) fn running(&self) -> Option<(u64, u64)> {
         let state = self.lane.state();
@@ -92,18 +130,25 @@ impl Place {
         Some(flight)
     }
 
+    /// Puts a task into the lane. Gives it back with the error, if there is no memory for it.
     pub(super) fn put(
         &mut self,
-        id: u64,
+        flight: Flight,
         parcel: &mut Parcel<'_>,
-        kept: &mut Option<Box<[u8]>>,
         begins_unit: bool,
-        weight: u32,
-    ) -> Result<()> {
+    ) -> std::result::Result<(), (Error, Flight)> {
         parcel.kind = record::TASK;
-        self.lane.tasks.try_put_quietly(parcel, Deadline::Never)?;
-        self.flight.push_back(Flight { id, kept: kept.take(), weight });
-        self.load += weight as usize;
+        if flight.memory.is_some() {
+            // Before the worker can take it: it notes what it begins with.
+            self.lane.state().weighs.store(1, Ordering::Release);
+        }
+        if let Err(error) = self.lane.tasks.try_put_quietly(parcel, Deadline::Never) {
+            return Err((error, flight));
+        }
+        self.least = if self.flight.is_empty() { flight.priority } else { self.least.min(flight.priority) };
+        self.idle_since = 0;
+        self.load += flight.weight as usize;
+        self.flight.push_back(flight);
         if begins_unit && self.left != u32::MAX {
             self.left = self.left.saturating_sub(1);
         }
@@ -115,6 +160,13 @@ impl Place {
         if self.left == 0 {
             self.stop();
         }
+    }
+
+    /// Has the worker end once it has done what it has: fewer are wanted. True if it was told.
+    pub(super) fn retire(&mut self) -> bool {
+        self.stop();
+        self.retired = self.stopped;
+        self.retired
     }
 
     pub(super) fn stop(&mut self) {

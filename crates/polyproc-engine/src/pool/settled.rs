@@ -27,6 +27,9 @@ pub struct Ended {
     pub was_ready: bool,
     /// It was ended for the sake of the task that it ran.
     pub because: Option<Because>,
+    /// It was killed, and so often had the kernel killed for want of memory in our cgroup, before and after: more often
+    /// after. A kill is told of once.
+    pub kills: Option<(u64, u64)>,
 }
 
 /// Why a ledger ends a worker.
@@ -36,6 +39,37 @@ pub enum Because {
     TimedOut,
     /// Nobody wants the task's result any more.
     Cancelled,
+    /// The task took this much more memory than it found, in bytes, which is more than it may.
+    TookTooMuch(u64),
+}
+
+/// When a worker is to be replaced.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Life {
+    /// After so many units.
+    pub tasks: Option<u32>,
+    /// After the first task at whose end it has more memory of its own than this, in bytes: see
+    /// [`crate::sys::memory::own`].
+    pub memory: Option<u64>,
+}
+
+/// How a task is to be treated.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// It counts against what the worker may be sent.
+    pub begins_unit: bool,
+    /// How many tasks it is: more than one for a bundle.
+    pub weight: u32,
+    /// The higher goes first, among those that have not begun.
+    pub priority: i32,
+    /// How much more memory than it found it may take, in bytes: see [`Because::TookTooMuch`].
+    pub memory: Option<u64>,
+}
+
+impl Default for Terms {
+    fn default() -> Terms {
+        Terms { begins_unit: true, weight: 1, priority: 0, memory: None }
+    }
 }
 
 /// What could be done about a task that nobody wants any more.

@@ -5,6 +5,7 @@ use super::{number_of, record};
 use crate::channel::{Envelope, Parcel};
 use crate::shm::{self, Handle};
 use crate::sys::clock::{self, Deadline};
+use crate::sys::memory;
 use crate::{Error, Result, fault};
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
@@ -17,7 +18,7 @@ const UNTOLD: u64 = 50_000;
 pub enum Taken {
     /// A task; the envelope begins with its number.
     Task(u64),
-    /// Nothing more will come: the worker is to end.
+    /// The worker is to end: nothing more will come, or it has more memory than it may.
     Stop,
 }
 
@@ -56,6 +57,10 @@ impl Worker {
     /// [`crate::Error::TimedOut`], [`crate::Error::Interrupted`], [`crate::Error::Damaged`].
     pub fn take(&mut self, envelope: &mut Envelope, deadline: Deadline) -> Result<Taken> {
         let state = self.lane.state();
+        if self.is_full() {
+            // What lies in the lane goes to others: it never began.
+            return Ok(Taken::Stop);
+        }
         let began = Cell::new(0);
         loop {
             let note = |envelope: &Envelope| {
@@ -66,6 +71,9 @@ impl Worker {
                     // one, and take it for late.
                     began.set(clock::now());
                     state.since.store(began.get(), Ordering::Relaxed);
+                    if state.weighs.load(Ordering::Acquire) != 0 {
+                        state.base.store(memory::own(None).unwrap_or(0), Ordering::Relaxed);
+                    }
                     // DEATH between here and the ring's commit: the task is still in the lane, so it never began.
                     state.progress.store(0, Ordering::Release);
                     state.running.store(number, Ordering::Release);
@@ -88,6 +96,13 @@ impl Worker {
             Some(number) if envelope.kind == record::TASK => Ok(Taken::Task(number)),
             _ => Ok(Taken::Stop),
         }
+    }
+
+    /// It has done a task, and has more memory of its own than a worker may.
+    fn is_full(&self) -> bool {
+        let state = self.lane.state();
+        let limit = state.limit.load(Ordering::Relaxed);
+        limit != 0 && state.done.load(Ordering::Relaxed) != 0 && memory::own(None).is_some_and(|own| own > limit)
     }
 
     /// Commits the result of the task that runs. `result` begins with the task's number.

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use polyproc_engine::Deadline;
-use polyproc_engine::pool::{self, Ended, Ledger, Settled};
+use polyproc_engine::pool::{self, Backlog, Ended, Ledger, Life, Settled};
 use polyproc_engine::sync::signal;
 use polyproc_engine::sys::fork;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -43,10 +43,21 @@ pub enum Pending {
     Items { job: Arc<Job>, items: Option<Py<PyAny>>, style: u8, next: u32, count: u32, chunk: u32 },
 }
 
+impl Pending {
+    pub fn job(&self) -> &Arc<Job> {
+        match self {
+            Pending::Ready { job, .. }
+            | Pending::Object { job, .. }
+            | Pending::Again { job, .. }
+            | Pending::Items { job, .. } => job,
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Books {
     pub jobs: HashMap<u32, Arc<Job>>,
-    pub backlog: VecDeque<Pending>,
+    pub backlog: Backlog<Pending>,
     /// Those in the backlog that are large.
     pub large: u32,
     pub streams: Vec<Arc<StreamCore>>,
@@ -94,6 +105,13 @@ pub struct Desk {
     born_in: i32,
 }
 
+impl Books {
+    /// Back to where it was taken from.
+    pub fn put_back(&mut self, pending: Pending) {
+        self.backlog.push_front(pending.job().policy.priority, pending);
+    }
+}
+
 impl Desk {
     pub fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
@@ -129,7 +147,7 @@ impl Desk {
         let mut books = self.books();
         if !self.terminated.load(Ordering::SeqCst) && !self.broken.load(Ordering::SeqCst) {
             books.large += u32::from(matches!(pending, Pending::Object { .. }));
-            books.backlog.push_back(pending);
+            books.backlog.push_back(pending.job().policy.priority, pending);
         }
     }
 
@@ -233,7 +251,7 @@ impl Desk {
             };
             let (raw, again) = once_more(&job, index, raw, kept);
             if let Some(again) = again {
-                books.backlog.push_front(again);
+                books.put_back(again);
                 dropped.push(raw);
             } else if job.settle(index, raw) {
                 over = true;
@@ -280,7 +298,7 @@ impl Desk {
             self.close_job(books, &job);
         } else if last < end {
             let style = job.style;
-            books.backlog.push_front(Pending::Items { job, items: None, style, next: last, count: end, chunk: 1 });
+            books.put_back(Pending::Items { job, items: None, style, next: last, count: end, chunk: 1 });
         }
         over
     }
@@ -351,7 +369,7 @@ impl Desk {
     #[new]
     fn new(tolerance: u32) -> PyResult<Desk> {
         Ok(Desk {
-            ledger: Arc::new(Ledger::new().map_err(errors::raise)?),
+            ledger: Ledger::new().map_err(errors::raise)?,
             books: Mutex::default(),
             stored: Mutex::default(),
             leader: AtomicU32::new(0),
@@ -379,10 +397,10 @@ impl Desk {
         self.keeper.set(keeper).map_err(|_| PyValueError::new_err("this pool has a keeper"))
     }
 
-    /// A place for a worker that may be sent `most` tasks.
-    #[pyo3(signature = (most = None))]
-    fn open_seat(&self, most: Option<u32>) -> PyResult<Seat> {
-        let seat = self.ledger.open_seat(most).map_err(errors::raise)?;
+    /// A place for a worker that may be sent `tasks` tasks, and is replaced once it has more than `memory` bytes.
+    #[pyo3(signature = (tasks = None, memory = None))]
+    fn open_seat(&self, tasks: Option<u32>, memory: Option<u64>) -> PyResult<Seat> {
+        let seat = self.ledger.open_seat(Life { tasks, memory }).map_err(errors::raise)?;
         Ok(Seat { ledger: Arc::clone(&self.ledger), seat })
     }
 
@@ -481,7 +499,7 @@ impl Desk {
     }
 
     /// `function(*args, **kwds)` in a worker.
-    #[pyo3(signature = (function, args, kwds, callback = None, error_callback = None, policy = (None, 0, 0)))]
+    #[pyo3(signature = (function, args, kwds, callback = None, error_callback = None, policy = (None, 0, 0, 0, None)))]
     #[allow(clippy::too_many_arguments)]
     fn apply<'py>(
         slf: &Bound<'py, Self>,
@@ -490,13 +508,13 @@ impl Desk {
         kwds: &Bound<'py, PyDict>,
         callback: Option<Py<PyAny>>,
         error_callback: Option<Py<PyAny>>,
-        policy: (Option<f64>, u32, u32),
+        policy: Terms,
     ) -> PyResult<Bound<'py, super::outcome::Outcome>> {
         super::feed::apply(slf, function, args, kwds, callback, error_callback, self::policy(policy))
     }
 
     /// `function(item)` for each of `items`, a list or a tuple; with `star`, `function(*item)`.
-    #[pyo3(signature = (function, items, star, chunk, on_error, callback = None, error_callback = None, policy = (None, 0, 0)))]
+    #[pyo3(signature = (function, items, star, chunk, on_error, callback = None, error_callback = None, policy = (None, 0, 0, 0, None)))]
     #[allow(clippy::too_many_arguments)]
     fn map<'py>(
         slf: &Bound<'py, Self>,
@@ -507,14 +525,14 @@ impl Desk {
         on_error: u8,
         callback: Option<Py<PyAny>>,
         error_callback: Option<Py<PyAny>>,
-        policy: (Option<f64>, u32, u32),
+        policy: Terms,
     ) -> PyResult<Bound<'py, super::outcome::Outcome>> {
         super::feed::map(slf, function, items, star, chunk, on_error, callback, error_callback, self::policy(policy))
     }
 
     /// `function(item)` for what `iterator` gives, at most `window` ahead of what is consumed; the window grows while the
     /// consumer has to wait, unless it is `fixed`.
-    #[pyo3(signature = (function, iterator, ordered, chunk, window, fixed, on_error, policy = (None, 0, 0)))]
+    #[pyo3(signature = (function, iterator, ordered, chunk, window, fixed, on_error, policy = (None, 0, 0, 0, None)))]
     #[allow(clippy::too_many_arguments)]
     fn stream<'py>(
         slf: &Bound<'py, Self>,
@@ -525,7 +543,7 @@ impl Desk {
         window: u32,
         fixed: bool,
         on_error: u8,
-        policy: (Option<f64>, u32, u32),
+        policy: Terms,
     ) -> PyResult<Bound<'py, super::outcome::Stream>> {
         super::feed::stream(slf, function, iterator, ordered, chunk, window, fixed, on_error, self::policy(policy))
     }
@@ -559,10 +577,12 @@ fn once_more(job: &Arc<Job>, index: u32, mut raw: Raw, kept: Option<Box<[u8]>>) 
     (raw, Some(again))
 }
 
-/// A policy from what Python gives: seconds, and two counts.
-pub fn policy((timeout, retries, error_retries): (Option<f64>, u32, u32)) -> Policy {
+/// What Python asks for: seconds, two counts, a priority, and bytes.
+type Terms = (Option<f64>, u32, u32, i32, Option<u64>);
+
+pub fn policy((timeout, retries, error_retries, priority, memory): Terms) -> Policy {
     let timeout = timeout.map(|seconds| (seconds.max(0.0) * 1e9) as u64);
-    Policy { timeout, retries, error_retries }
+    Policy { timeout, retries, error_retries, priority, memory }
 }
 
 /// A tuple of anything that can be iterated over.

@@ -65,10 +65,8 @@ impl Desk {
     fn feed_now(&self, py: Python<'_>) -> PyResult<bool> {
         let mut record = Vec::new();
         loop {
-            if self.books().backlog.is_empty() {
-                return Ok(false);
-            }
-            let Some(room) = self.ledger.room() else { return Ok(true) };
+            let Some(priority) = self.books().backlog.priority() else { return Ok(false) };
+            let Some(room) = self.ledger.room_for(priority) else { return Ok(true) };
             let mut sent = 0;
             let result = self.fill(py, room, &mut sent, &mut record);
             if sent > 0 {
@@ -91,7 +89,7 @@ impl Desk {
                 }
                 books.backlog.pop_front()
             };
-            let Some(next) = next else { return Ok(true) };
+            let Some((_, next)) = next else { return Ok(true) };
             match next {
                 Pending::Ready { job, index, record } => {
                     if !self.send_ready(seat, job, index, record)? {
@@ -109,7 +107,7 @@ impl Desk {
                         }
                         other => {
                             let object = object.unbind();
-                            self.books().backlog.push_front(Pending::Object { job, index, style, object });
+                            self.books().put_back(Pending::Object { job, index, style, object });
                             return other;
                         }
                     }
@@ -121,7 +119,7 @@ impl Desk {
                         (_, None) => continue,
                     };
                     if !self.send_object(py, seat, &job, index, job.style, &object, true, 0, record)? {
-                        self.books().backlog.push_front(Pending::Again { job, index });
+                        self.books().put_back(Pending::Again { job, index });
                         return Ok(false);
                     }
                     *sent += 1;
@@ -138,13 +136,13 @@ impl Desk {
                                 if next + fit < count {
                                     let next = next + fit;
                                     let rest = Pending::Items { job, items: Some(items), style, next, count, chunk };
-                                    self.books().backlog.push_front(rest);
+                                    self.books().put_back(rest);
                                 }
                                 return Ok(true);
                             }
                             Err(_) => {
                                 let rest = Pending::Items { job, items: Some(items), style, next, count, chunk };
-                                self.books().backlog.push_front(rest);
+                                self.books().put_back(rest);
                                 return Ok(false);
                             }
                         }
@@ -168,7 +166,7 @@ impl Desk {
                     if at < count {
                         let items = Some(items);
                         let rest = Pending::Items { job, items, style, next: at, count, chunk };
-                        self.books().backlog.push_front(rest);
+                        self.books().put_back(rest);
                     }
                     if !result? {
                         return Ok(false);
@@ -181,10 +179,10 @@ impl Desk {
 
     fn send_ready(&self, seat: u32, job: Arc<Job>, index: u32, record: Box<[u8]>) -> PyResult<bool> {
         // The ledger keeps the record itself, to tell what was asked of a worker that dies.
-        match self.ledger.send_record(seat, job.id(index), record) {
+        match self.ledger.send_record(seat, job.id(index), record, job.policy.terms(true, 1)) {
             Ok(None) => Ok(true),
             Ok(Some(record)) => {
-                self.books().backlog.push_front(Pending::Ready { job, index, record });
+                self.books().put_back(Pending::Ready { job, index, record });
                 Ok(false)
             }
             Err(error) => {
@@ -221,8 +219,9 @@ impl Desk {
         if large.is_some() && ahead >= LARGE_AHEAD {
             return Ok(false);
         }
-        let sent = parcel(py, large.as_ref(), record)
-            .and_then(|mut parcel| self.ledger.send(seat, job.id(index), &mut parcel, &mut None, begins_unit));
+        let sent = parcel(py, large.as_ref(), record).and_then(|mut parcel| {
+            self.ledger.send(seat, job.id(index), &mut parcel, &mut None, job.policy.terms(begins_unit, 1))
+        });
         match sent {
             Ok(sent) => Ok(sent),
             Err(error) => {
@@ -325,7 +324,7 @@ impl Desk {
             return Ok(0);
         }
         record[TASK_HEAD..TASK_HEAD + 4].copy_from_slice(&u32::to_le_bytes(count));
-        match self.ledger.send_bundle(seat, id, record, count) {
+        match self.ledger.send_bundle(seat, id, record, job.policy.terms(true, count)) {
             Ok(true) => Ok(count),
             _ => Err(()),
         }
@@ -363,7 +362,8 @@ fn parcel<'a>(py: Python<'_>, large: Option<&'a Large>, record: &'a [u8]) -> pol
 
 /// How many of a list's next tasks should travel together: none, unless they are tiny and nothing is asked for each of them.
 fn bundle_size(job: &Job, room: Room, sent: usize, chunk: u32, left: u32) -> u32 {
-    let plain = job.policy.timeout.is_none() && job.policy.retries == 0 && job.policy.error_retries == 0;
+    let Policy { timeout, retries, error_retries, memory, .. } = job.policy;
+    let plain = timeout.is_none() && retries == 0 && error_retries == 0 && memory.is_none();
     if !plain || chunk != AUTOMATIC || room.pace == 0 || room.pace > TINY || sent > 0 {
         return 0;
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use polyproc_engine::channel::Envelope;
-use polyproc_engine::pool::Ended;
+use polyproc_engine::pool::{Ended, Terms};
 use pyo3::prelude::*;
 
 use super::function::Function;
@@ -41,6 +41,16 @@ pub struct Policy {
     pub retries: u32,
     /// How often one is done again that raised.
     pub error_retries: u32,
+    /// The higher goes first.
+    pub priority: i32,
+    /// How much more memory than it found one may take, in bytes.
+    pub memory: Option<u64>,
+}
+
+impl Policy {
+    pub fn terms(&self, begins_unit: bool, weight: u32) -> Terms {
+        Terms { begins_unit, weight, priority: self.priority, memory: self.memory }
+    }
 }
 
 /// What a job is.

@@ -132,29 +132,19 @@ impl Desk {
     /// Gives up what of a job is not done. True if there was anything.
     pub fn cancel(&self, py: Python<'_>, job: &Arc<Job>) -> PyResult<bool> {
         self.collect();
-        let mut gone = Vec::new();
-        let mut unsent = u32::MAX;
-        {
+        let mut unsent = Vec::new();
+        let gone = {
             let mut books = self.books();
-            for pending in std::mem::take(&mut books.backlog) {
-                let (mine, large) = match &pending {
-                    Pending::Ready { job: other, .. } | Pending::Again { job: other, .. } => (other, false),
-                    Pending::Object { job: other, .. } => (other, true),
-                    Pending::Items { job: other, next, .. } => {
-                        if Arc::ptr_eq(other, job) {
-                            unsent = *next;
-                        }
-                        (other, false)
-                    }
-                };
-                if Arc::ptr_eq(mine, job) {
-                    books.large = books.large.saturating_sub(u32::from(large));
-                    gone.push(pending);
-                } else {
-                    books.backlog.push_back(pending);
+            let gone = books.backlog.take_if(|pending| Arc::ptr_eq(pending.job(), job));
+            for pending in &gone {
+                match pending {
+                    Pending::Object { .. } => books.large = books.large.saturating_sub(1),
+                    Pending::Items { next, count, .. } => unsent.push(*next..*count),
+                    Pending::Ready { .. } | Pending::Again { .. } => {}
                 }
             }
-        }
+            gone
+        };
         let mut any = !gone.is_empty();
         let mut cancelled: Vec<u32> = gone
             .iter()
@@ -166,7 +156,7 @@ impl Desk {
             })
             .collect();
         for index in job.unsettled() {
-            if index >= unsent {
+            if unsent.iter().any(|range| range.contains(&index)) {
                 cancelled.push(index);
             } else if !cancelled.contains(&index) {
                 let weight = self.ledger.weight(job.id(index));

@@ -70,6 +70,12 @@ fn open<'py>(
                     let error = helper(py, "timed_out")?;
                     return exception(error.call1((ended.pid, seconds, place, argument.is_some(), argument))?);
                 }
+                Some(Because::TookTooMuch(took)) => {
+                    let limit = job.policy.memory.unwrap_or(0);
+                    let place = (job.shape != Shape::Single).then_some(index);
+                    let error = helper(py, "took_too_much")?;
+                    return exception(error.call1((ended.pid, limit, took, place, argument.is_some(), argument))?);
+                }
                 None => {}
             }
             let single = job.shape == Shape::Single;
@@ -79,7 +85,8 @@ fn open<'py>(
                 None => desk.exit_of(py, ended.pid)?,
                 known => known,
             };
-            exception(helper(py, "died")?.call1((ended.pid, code, text, place, argument.is_some(), argument))?)
+            let kills = ended.kills;
+            exception(helper(py, "died")?.call1((ended.pid, code, text, place, argument.is_some(), argument, kills))?)
         }
         Raw::Failed(error) => exception(error.into_bound(py)),
         Raw::Cancelled => exception(helper(py, "cancelled")?.call0()?),

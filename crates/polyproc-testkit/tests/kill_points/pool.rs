@@ -1,12 +1,12 @@
 //! The pool's ledger: a worker dies at each step of taking, doing and committing; each task is answered once.
 
 use polyproc_engine::channel::{Envelope, Parcel};
-use polyproc_engine::pool::{Ledger, Outcome, Seat, Settled, Taken, Worker};
+use polyproc_engine::pool::{Ledger, Life, Outcome, Seat, Settled, Taken, Terms, Worker};
 use polyproc_engine::process::Status;
 use polyproc_engine::shm;
 use polyproc_testkit::ledger::Ledger as Notes;
 use polyproc_testkit::trial::{Fate, Role, Scenario, Stage, Trial, soon};
-use std::rc::Rc;
+use std::sync::Arc;
 
 /// Where a worker notes that it has begun a task: one word for each.
 const BEGUN: usize = 16;
@@ -19,7 +19,7 @@ fn send(ledger: &Ledger, seat: Seat, id: u64, size: usize, large: bool) {
         // SAFETY: the bytes live to the end of the call.
         unsafe { parcel.add_buffer(record.as_ptr(), record.len()).unwrap() };
     }
-    assert!(ledger.send(seat.number, id, &mut parcel, &mut None, true).unwrap());
+    assert!(ledger.send(seat.number, id, &mut parcel, &mut None, Terms::default()).unwrap());
     ledger.wake(seat.number);
 }
 
@@ -62,8 +62,8 @@ fn settle(ledger: &Ledger, tasks: usize) -> Vec<Settled> {
 }
 
 fn life(notes: Notes, tasks: u64, large: bool) -> Trial {
-    let ledger = Rc::new(Ledger::new().unwrap());
-    let (first, second) = (ledger.open_seat(None).unwrap(), ledger.open_seat(None).unwrap());
+    let ledger = Ledger::new().unwrap();
+    let (first, second) = (ledger.open_seat(Life::default()).unwrap(), ledger.open_seat(Life::default()).unwrap());
     for id in 1..=tasks {
         send(&ledger, first, id, 100, large);
     }
@@ -100,10 +100,10 @@ fn life(notes: Notes, tasks: u64, large: bool) -> Trial {
 
 /// The victim is asleep in its lane when the task comes.
 fn asleep(notes: Notes) -> Trial {
-    let ledger = Rc::new(Ledger::new().unwrap());
-    let seat = ledger.open_seat(None).unwrap();
+    let ledger = Ledger::new().unwrap();
+    let seat = ledger.open_seat(Life::default()).unwrap();
     let meanwhile = {
-        let ledger = Rc::clone(&ledger);
+        let ledger = Arc::clone(&ledger);
         move |stage: &mut Stage| {
             stage.until_asleep();
             send(&ledger, seat, 1, 8, false);
@@ -124,9 +124,18 @@ fn asleep(notes: Notes) -> Trial {
 /// byte, the task's place.
 fn bundle(_: Notes) -> Trial {
     const TASKS: u32 = 4;
-    let ledger = Rc::new(Ledger::new().unwrap());
-    let seat = ledger.open_seat(None).unwrap();
-    assert!(ledger.send_bundle(seat.number, 1, &[&1u64.to_le_bytes()[..], b"four"].concat(), TASKS).unwrap());
+    let ledger = Ledger::new().unwrap();
+    let seat = ledger.open_seat(Life::default()).unwrap();
+    assert!(
+        ledger
+            .send_bundle(
+                seat.number,
+                1,
+                &[&1u64.to_le_bytes()[..], b"four"].concat(),
+                Terms { weight: TASKS, ..Terms::default() }
+            )
+            .unwrap()
+    );
     ledger.wake(seat.number);
     let victim = move || {
         let mut worker = Worker::attach(seat.handle).unwrap();

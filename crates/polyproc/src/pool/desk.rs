@@ -6,7 +6,7 @@ use crate::process::{self, Process};
 use crate::wire::{self, Arrived, Luggage};
 use crate::{Identity, Result, TaskError};
 use polyproc_engine::channel::Envelope;
-use polyproc_engine::pool::{Because, Ledger, Outcome, Settled, Withdrawn};
+use polyproc_engine::pool::{Because, Ledger, Life, Outcome, Settled, Terms, Withdrawn};
 use polyproc_engine::process::Status;
 use polyproc_engine::sys::{cpu, proc};
 use polyproc_engine::{Deadline, Error as EngineError};
@@ -100,7 +100,7 @@ pub(super) fn this_process() -> Identity {
 impl Desk {
     pub(super) fn open(plan: Builder) -> Result<Arc<Desk>> {
         let desk = Arc::new(Desk {
-            ledger: Arc::new(Ledger::new()?),
+            ledger: Ledger::new()?,
             books: Mutex::default(),
             count: plan.workers.unwrap_or(cpu::usable() as usize),
             timeout: plan.timeout,
@@ -131,7 +131,7 @@ impl Desk {
 
     /// Starts a worker.
     fn hire(&self) -> Result<()> {
-        let seat = self.ledger.open_seat(self.recycle_after)?;
+        let seat = self.ledger.open_seat(Life { tasks: self.recycle_after, ..Life::default() })?;
         let number = seat.number;
         let ledger = Arc::clone(&self.ledger);
         let pid = Arc::new(AtomicU32::new(0));
@@ -212,7 +212,7 @@ impl Desk {
             if large { (&record[..begins], Some(&record[begins..])) } else { (&record[..], None) };
         let handles = waiting.luggage.handles();
         let sent = worker::beside(inline, arguments, &mut waiting.luggage, &handles)
-            .and_then(|mut parcel| self.ledger.send(seat, id, &mut parcel, &mut None, true));
+            .and_then(|mut parcel| self.ledger.send(seat, id, &mut parcel, &mut None, Terms::default()));
         match sent {
             Ok(true) => {
                 if waiting.attempts < self.retries
