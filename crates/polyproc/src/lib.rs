@@ -30,6 +30,9 @@
 //! * [`Lock`], [`ReentrantLock`] and [`RwLock`], with data in shared memory that every process sees; [`Shared`] atomics and a
 //!   [`SharedSlice`] that need no lock; [`OnceLock`] and [`Once`]; [`Event`], [`Semaphore`], [`Condition`], [`Barrier`].
 //!
+//! * [`Select`] and [`wait()`]: several queues, pipes, events, processes, or whatever else has a descriptor, at once. All of
+//!   them are [`AsFd`](std::os::fd::AsFd), for epoll and its kin.
+//!
 //! All of these are handles: give them to a process as arguments, or send them to one that already runs.
 //!
 //! # How processes start
@@ -59,8 +62,11 @@
 extern crate self as polyproc;
 
 mod abandoned;
+#[cfg(feature = "async")]
+pub mod asynchronous;
 mod bytes;
 mod error;
+mod event;
 mod guarded;
 mod lock;
 mod once;
@@ -71,6 +77,7 @@ mod process;
 mod queue;
 mod reentrant;
 mod rwlock;
+mod select;
 mod shared;
 mod start;
 mod sync;
@@ -80,6 +87,7 @@ mod wire;
 pub use abandoned::{Abandoned, TryLockError};
 pub use bytes::Bytes;
 pub use error::{Error, Identity, Result, TaskError};
+pub use event::Event;
 pub use lock::{Guard, Lock};
 pub use once::{Once, OnceLock};
 pub use plain::Plain;
@@ -99,9 +107,10 @@ pub use process::{Builder, Process};
 pub use queue::{EncodesAs, Queue};
 pub use reentrant::{ReentrantGuard, ReentrantLock};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
+pub use select::{Select, wait};
 pub use shared::{Shared, SharedCell, SharedSlice};
 pub use start::start;
-pub use sync::{Barrier, Condition, Event, Permit, Semaphore};
+pub use sync::{Barrier, Condition, Permit, Semaphore};
 pub use task::Task;
 
 #[doc(hidden)]

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -173,7 +173,7 @@ impl Line {
             // The kind of a message is the number of descriptors that follow it.
             let count = luggage.descriptors.len() as u8;
             let outcome = wire::parcel(count, &bytes, &mut luggage, &handles).and_then(|mut parcel| {
-                wire::again(|| self.end.send(&mut parcel, deadline))?;
+                wire::by(deadline, |deadline| self.end.send(&mut parcel, deadline))?;
                 luggage.descriptors.iter().try_for_each(|descriptor| self.end.send_descriptor(descriptor.as_fd()))
             });
             (bytes, outcome.map_err(Error::from))
@@ -183,7 +183,7 @@ impl Line {
     fn receive<T: DeserializeOwned>(&self, deadline: Deadline) -> Result<T> {
         wire::with_envelope(|envelope| {
             let _turn = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
-            wire::again(|| self.end.receive(envelope, deadline))?;
+            wire::by(deadline, |deadline| self.end.receive(envelope, deadline))?;
             let descriptors = (0..envelope.kind)
                 .map(|_| wire::again(|| self.end.receive_descriptor(Deadline::Never)))
                 .collect::<polyproc_engine::Result<Vec<_>>>()?;
@@ -277,6 +277,13 @@ macro_rules! receives {
             fn as_fd(&self) -> BorrowedFd<'_> {
                 self.end.end.fd();
                 self.end.end.socket()
+            }
+        }
+
+        impl<$($parameter),*> AsRawFd for $end<$($parameter),*> {
+            /// As its `as_fd`.
+            fn as_raw_fd(&self) -> RawFd {
+                self.as_fd().as_raw_fd()
             }
         }
     };

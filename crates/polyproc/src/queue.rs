@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::fmt;
 use std::marker::PhantomData;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 const ITEM: u8 = 1;
@@ -165,7 +165,7 @@ impl<T> Queue<T> {
             }
             let handles = luggage.handles();
             let outcome = wire::parcel(ITEM, &bytes, &mut luggage, &handles)
-                .and_then(|mut parcel| wire::again(|| self.queue.put(&mut parcel, deadline)));
+                .and_then(|mut parcel| wire::by(deadline, |deadline| self.queue.put(&mut parcel, deadline)));
             (bytes, outcome.map_err(Error::from))
         })
     }
@@ -199,7 +199,7 @@ impl<T: DeserializeOwned> Queue<T> {
 
     fn get_by(&self, deadline: Deadline) -> Result<T> {
         wire::with_envelope(|envelope| {
-            wire::again(|| self.queue.get(envelope, deadline))?;
+            wire::by(deadline, |deadline| self.queue.get(envelope, deadline))?;
             wire::open(envelope, Vec::new())
         })
     }
@@ -208,6 +208,26 @@ impl<T: DeserializeOwned> Queue<T> {
 impl<T> Clone for Queue<T> {
     fn clone(&self) -> Queue<T> {
         Queue { queue: self.queue.clone(), items: PhantomData }
+    }
+}
+
+impl<T> AsFd for Queue<T> {
+    /// As [`Queue::descriptor`].
+    ///
+    /// # Panics
+    /// If there is no descriptor, or no thread, to be had.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.descriptor() {
+            Ok(descriptor) => descriptor,
+            Err(error) => panic!("this queue can have no descriptor: {error}"),
+        }
+    }
+}
+
+impl<T> AsRawFd for Queue<T> {
+    /// As [`Queue::as_fd`].
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }
 

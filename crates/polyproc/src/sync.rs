@@ -1,4 +1,4 @@
-//! Waiting for each other: events, semaphores, conditions, barriers.
+//! Waiting for each other: semaphores, conditions, barriers.
 
 use crate::wire;
 use crate::{Abandoned, Guard, Plain, Result};
@@ -25,57 +25,7 @@ macro_rules! travels {
     };
 }
 
-travels!(Event Semaphore Condition Barrier);
-
-/// A flag between processes that can be waited for.
-///
-/// # Examples
-/// ```
-/// use polyproc::{Event, Process};
-/// let ready = Event::new()?;
-/// let child = Process::spawn(|ready: Event| ready.set(), (ready.clone(),))?;
-/// ready.wait();
-/// child.join().unwrap();
-/// # Ok::<(), polyproc::Error>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Event(engine::Event);
-
-impl Event {
-    /// An event that is not set.
-    ///
-    /// # Errors
-    /// [`Error::Engine`](crate::Error::Engine) if the session has no room for another object.
-    pub fn new() -> Result<Event> {
-        Ok(Event(engine::Event::new()?))
-    }
-
-    /// Sets it and wakes all who wait.
-    pub fn set(&self) {
-        self.0.set();
-    }
-
-    /// Clears it.
-    pub fn clear(&self) {
-        self.0.clear();
-    }
-
-    /// True if it is set.
-    pub fn is_set(&self) -> bool {
-        self.0.is_set()
-    }
-
-    /// Waits until it is set, be it that it was cleared again since.
-    pub fn wait(&self) {
-        while self.0.wait(Deadline::Never).is_err() {}
-    }
-
-    /// As [`Event::wait`], but no longer than `timeout`. True if it was set.
-    pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        let deadline = wire::within(timeout);
-        wire::again(|| self.0.wait(deadline)).is_ok()
-    }
-}
+travels!(Semaphore Condition Barrier);
 
 /// A number of permits that processes take and give back.
 ///

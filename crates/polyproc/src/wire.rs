@@ -132,6 +132,27 @@ pub(crate) fn again<R>(mut call: impl FnMut() -> polyproc_engine::Result<R>) -> 
     }
 }
 
+/// Calls with a deadline, again after a signal. A call that is not to wait at all fails also when somebody else is at it at
+/// that moment: it is repeated, and in the end waits a little, as whoever is at it may be dead.
+pub(crate) fn by<R>(
+    deadline: Deadline,
+    mut call: impl FnMut(Deadline) -> polyproc_engine::Result<R>,
+) -> polyproc_engine::Result<R> {
+    const A_LITTLE: Duration = Duration::from_millis(60);
+    let mut rounds = 0u32;
+    loop {
+        let patience = if deadline == Deadline::Now && rounds % 128 == 127 { within(A_LITTLE) } else { deadline };
+        match call(patience) {
+            Err(polyproc_engine::Error::Interrupted) => {}
+            Err(polyproc_engine::Error::Busy) => {
+                rounds += 1;
+                std::thread::yield_now();
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 /// Calls until it is done; `None` if the deadline passed first. For calls that fail in no other way but by a signal.
 #[inline]
 pub(crate) fn until<R>(deadline: Deadline, mut call: impl FnMut() -> polyproc_engine::Result<R>) -> Option<R> {

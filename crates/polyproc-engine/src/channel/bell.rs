@@ -1,28 +1,73 @@
-//! Bells: descriptors that are readable while a queue is not empty, for those who ask for one.
+//! Bells: descriptors that are readable while a queue is not empty, or an event set, for those who ask for one.
 //!
-//! A queue has no descriptor. A process that wants to wait for one with poll or epoll gets an eventfd of its own, rung by a
-//! thread of its own that sleeps on the queue's words (futex_waitv). So no descriptor travels, nobody else pays but for
+//! Neither has a descriptor. A process that wants to wait for one with poll or epoll gets an eventfd of its own, rung by a
+//! thread of its own that sleeps on the object's words (futex_waitv). So no descriptor travels, nobody else pays but for
 //! waking that thread, and a bell dies with its process.
 //!
-//! Readable means not empty, but for the moment that the thread needs; a put or get by this process itself rings or hushes
-//! before it returns.
+//! Readable means not empty, or set, but for the moment that the thread needs; what this process itself puts, gets, sets or
+//! clears rings or hushes before the call returns.
 
 use super::ring::Ring;
+use crate::Result;
 use crate::shm::Handle;
-use crate::sync::signal;
+use crate::sync::{Event, signal};
 use crate::sys::clock::Deadline;
 use crate::sys::futex::{self, Watched};
 use crate::sys::{descriptor, event, fork};
-use crate::{Error, Result};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+/// What a bell can be for.
+trait Source: Send + Sync {
+    fn handle(&self) -> Handle;
+    /// The bell is to ring.
+    fn is_ready(&self) -> bool;
+    /// What changes when that does.
+    fn words(&self) -> Vec<&'static AtomicU32>;
+}
+
+impl Source for Ring {
+    fn handle(&self) -> Handle {
+        self.hold().handle()
+    }
+
+    fn is_ready(&self) -> bool {
+        !self.is_empty()
+    }
+
+    fn words(&self) -> Vec<&'static AtomicU32> {
+        let state = self.state();
+        vec![&state.items, &state.space]
+    }
+}
+
+impl Source for Event {
+    fn handle(&self) -> Handle {
+        self.hold().handle()
+    }
+
+    fn is_ready(&self) -> bool {
+        self.is_set()
+    }
+
+    fn words(&self) -> Vec<&'static AtomicU32> {
+        vec![self.signal()]
+    }
+}
+
 struct Bell {
-    ring: Weak<Ring>,
+    /// This process's objects of that name: a bell lives as long as one of them.
+    sources: Vec<Weak<dyn Source>>,
     handle: Handle,
     fd: OwnedFd,
     rung: bool,
+}
+
+impl Bell {
+    fn source(&self) -> Option<Arc<dyn Source>> {
+        self.sources.iter().find_map(Weak::upgrade)
+    }
 }
 
 #[derive(Default)]
@@ -38,8 +83,10 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// Changes when the list does, so that the thread looks at it again.
 static CHANGES: AtomicU32 = AtomicU32::new(0);
 
-/// A futex_waitv takes 128 words: two a bell, and one for the list.
-const MOST: usize = (futex::WATCHED_MAX - 1) / 2;
+/// How often the thread looks by itself: wakes may have been swallowed by the dead.
+const LONGEST_SLEEP: u64 = 1_000_000_000;
+/// The same, if there are more words than it can sleep on at a time.
+const MANY_SLEEP: u64 = 5_000_000;
 
 fn bells() -> MutexGuard<'static, Bells> {
     BELLS.lock().unwrap_or_else(PoisonError::into_inner)
@@ -47,10 +94,24 @@ fn bells() -> MutexGuard<'static, Bells> {
 
 /// Makes the descriptor of a ring, or gives the one that there is.
 pub(super) fn arm(ring: &Arc<Ring>) -> Result<RawFd> {
+    ring.watch();
+    let source: Arc<dyn Source> = ring.clone();
+    arm_source(&source)
+}
+
+/// A descriptor that is readable while the event is set, for poll, epoll and the like. The first call in a process starts a
+/// thread that watches; the descriptor is the engine's, and lives as long as this process has the event.
+pub fn event_bell(event: &Arc<Event>) -> Result<BorrowedFd<'_>> {
+    let source: Arc<dyn Source> = event.clone();
+    // SAFETY: it stays open for as long as this process has the event.
+    arm_source(&source).map(|fd| unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+fn arm_source(source: &Arc<dyn Source>) -> Result<RawFd> {
     watch_forks()?;
     let mut guard = bells();
     let Bells { bells, watched_in } = &mut *guard;
-    let handle = ring.hold().handle();
+    let handle = source.handle();
     if *watched_in != fork::count() {
         // A forked child shares its parent's eventfds: each gets a fresh one, at the same number.
         for bell in bells.iter_mut() {
@@ -60,19 +121,23 @@ pub(super) fn arm(ring: &Arc<Ring>) -> Result<RawFd> {
         }
         start_thread()?;
         *watched_in = fork::count();
+    } else if let Some(bell) = bells.iter_mut().find(|bell| bell.handle == handle && bell.source().is_some()) {
+        let weak = Arc::downgrade(source);
+        bell.sources.retain(|source| source.strong_count() > 0);
+        if !bell.sources.iter().any(|source| Weak::ptr_eq(source, &weak)) {
+            bell.sources.push(weak);
+        }
+        set(bell);
+        return Ok(bell.fd.as_raw_fd());
     }
-    bells.retain(|bell| bell.ring.strong_count() > 0);
-    let found = bells.iter_mut().find(|bell| bell.handle == handle && bell.ring.strong_count() > 0);
+    bells.retain(|bell| bell.source().is_some());
+    let found = bells.iter().find(|bell| bell.handle == handle);
     let fd = match found {
         Some(bell) => bell.fd.as_raw_fd(),
         None => {
-            if bells.len() >= MOST {
-                return Err(Error::TooMany { what: "queues with a file descriptor", limit: MOST as u64 });
-            }
-            ring.watch();
             let fd = event::create()?;
             let number = fd.as_raw_fd();
-            bells.push(Bell { ring: Arc::downgrade(ring), handle, fd, rung: false });
+            bells.push(Bell { sources: vec![Arc::downgrade(source)], handle, fd, rung: false });
             number
         }
     };
@@ -89,23 +154,34 @@ pub(super) fn arm(ring: &Arc<Ring>) -> Result<RawFd> {
 #[inline]
 pub(super) fn rang(ring: &Arc<Ring>) {
     if COUNT.load(Ordering::Relaxed) != 0 {
-        let handle = ring.hold().handle();
-        let mut guard = bells();
-        // In a forked child these are still the parent's eventfds, until it asks for its own.
-        if guard.watched_in == fork::count()
-            && let Some(bell) = guard.bells.iter_mut().find(|bell| bell.handle == handle)
-        {
-            set(bell);
-        }
+        changed(ring.hold().handle());
+    }
+}
+
+/// Rings or hushes the bell of an event that this process has just set or cleared.
+#[inline]
+pub fn event_changed(event: &Event) {
+    if COUNT.load(Ordering::Relaxed) != 0 {
+        changed(event.hold().handle());
+    }
+}
+
+fn changed(handle: Handle) {
+    let mut guard = bells();
+    // In a forked child these are still the parent's eventfds, until it asks for its own.
+    if guard.watched_in == fork::count()
+        && let Some(bell) = guard.bells.iter_mut().find(|bell| bell.handle == handle)
+    {
+        set(bell);
     }
 }
 
 fn set(bell: &mut Bell) {
-    let Some(ring) = bell.ring.upgrade() else { return };
-    let full = !ring.is_empty();
-    if full != bell.rung {
-        bell.rung = full;
-        if full { event::raise(bell.fd.as_fd()) } else { event::lower(bell.fd.as_fd()) }
+    let Some(source) = bell.source() else { return };
+    let ready = source.is_ready();
+    if ready != bell.rung {
+        bell.rung = ready;
+        if ready { event::raise(bell.fd.as_fd()) } else { event::lower(bell.fd.as_fd()) }
     }
 }
 
@@ -139,24 +215,20 @@ fn start_thread() -> Result<()> {
 fn watch_once() {
     let changes = CHANGES.load(Ordering::SeqCst);
     let mut guard = bells();
-    guard.bells.retain(|bell| bell.ring.strong_count() > 0);
+    guard.bells.retain(|bell| bell.source().is_some());
     COUNT.store(guard.bells.len(), Ordering::Release);
-    let rings: Vec<Arc<Ring>> = guard.bells.iter().filter_map(|bell| bell.ring.upgrade()).collect();
+    // What is dropped meanwhile stays mapped.
+    let sources: Vec<Arc<dyn Source>> = guard.bells.iter().filter_map(Bell::source).collect();
+    let mut words = vec![Watched { word: &CHANGES, expected: changes }];
     // Registered first, looked at after: what changes in between is seen now or ends the sleep at once.
-    let mut expected = Vec::with_capacity(rings.len());
-    for ring in &rings {
-        let state = ring.state();
-        expected.push((signal::register(&state.items), signal::register(&state.space)));
+    for word in sources.iter().flat_map(|source| source.words()) {
+        words.push(Watched { word, expected: signal::register(word) });
     }
     for bell in &mut guard.bells {
         set(bell);
     }
     drop(guard);
-    let mut words = vec![Watched { word: &CHANGES, expected: changes }];
-    for (ring, (items, space)) in rings.iter().zip(expected) {
-        words.push(Watched { word: &ring.state().items, expected: items });
-        words.push(Watched { word: &ring.state().space, expected: space });
-    }
-    // A ring that is dropped meanwhile stays mapped; the second is for wakes that were swallowed by the dead.
-    futex::wait_any(&words, Deadline::Never.within(1_000_000_000));
+    drop(sources);
+    let longest = if words.len() <= futex::WATCHED_MAX { LONGEST_SLEEP } else { MANY_SLEEP };
+    futex::wait_any(&words, Deadline::Never.within(longest));
 }

@@ -13,6 +13,7 @@ pub(crate) mod pipe;
 mod queue;
 pub(crate) mod ring;
 
+pub use bell::{event_bell, event_changed};
 pub use parcel::{Body, Envelope, INLINE_MAX, Parcel};
 pub use pipe::{PipeEnd, Transport, pipe};
 pub use queue::Queue;

@@ -59,9 +59,17 @@ impl Event {
         signal::notify(&state.signal, u32::MAX);
     }
 
-    /// Clears the flag.
+    /// Clears the flag. Those who sleep look again in vain, but for bells, which fall silent.
     pub fn clear(&self) {
-        self.state().flag.fetch_and(!SET, Ordering::SeqCst);
+        let state = self.state();
+        if state.flag.fetch_and(!SET, Ordering::SeqCst) & SET != 0 {
+            signal::notify(&state.signal, u32::MAX);
+        }
+    }
+
+    /// The word that changes, if anybody sleeps on it, when the flag does.
+    pub(crate) fn signal(&self) -> &'static AtomicU32 {
+        &self.state().signal
     }
 
     /// True if the flag is set.
