@@ -92,7 +92,7 @@ class Popen:
     def _launch(self, process_obj: Any) -> None:
         lifeline = own_pidfd()
         with _Room():
-            self.pid = fork()
+            self.pid, self.participant = fork()
             if self.pid == 0:
                 self._be_the_child(process_obj, lifeline)
         self._adopt()

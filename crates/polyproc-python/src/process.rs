@@ -162,21 +162,24 @@ thread_local! {
     static OURS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Forks as `os.fork` does, with Python's hooks, into a child that takes part in the session.
+/// Forks as `os.fork` does, with Python's hooks, into a child that takes part in the session. Gives the child's pid and its
+/// name in the session (zero if no place was left for it); twice zero in the child.
 #[pyfunction]
-fn fork(py: Python<'_>) -> PyResult<i32> {
+fn fork(py: Python<'_>) -> PyResult<(i32, u32)> {
     shm::current().map_err(errors::raise)?;
     py.import("sys")?.call_method1("audit", ("os.fork",))?;
     OURS.set(true);
     // SAFETY: the interpreter is attached to this thread; the hooks are called in the order that CPython's own fork has.
-    let forked = unsafe {
+    let (forked, child) = unsafe {
         ffi::PyOS_BeforeFork();
         let forked = spawn::fork();
+        // Before the hooks, which may fork as well.
+        let child = shm::last_forked();
         match forked {
             Ok(0) => ffi::PyOS_AfterFork_Child(),
             _ => ffi::PyOS_AfterFork_Parent(),
         }
-        forked
+        (forked, child)
     };
     OURS.set(false);
     let pid = forked.map_err(errors::raise)?;
@@ -188,7 +191,7 @@ fn fork(py: Python<'_>) -> PyResult<i32> {
         let text = std::ffi::CString::new(text).unwrap_or_default();
         PyErr::warn(py, &py.get_type::<PyDeprecationWarning>(), &text, 1)?;
     }
-    Ok(pid)
+    Ok((pid, if pid == 0 { 0 } else { child.bits() }))
 }
 
 fn has_threads_of_the_user() -> bool {

@@ -21,7 +21,7 @@ use super::local::{self, Local};
 use super::participant::Participant;
 use super::session::{exists, known};
 use crate::{Result, fault, sys};
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::MutexGuard;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -89,8 +89,19 @@ extern "C" fn in_parent() {
         && let Some(local) = guard.as_mut()
     {
         // Closing our copy leaves the child's life to the child; if the fork failed, to nobody.
-        local.newborn = None;
+        let child = local.newborn.take().map_or(Participant::NOBODY, |(child, _)| child);
+        LAST_FORKED.set(child);
     }
+}
+
+thread_local! {
+    static LAST_FORKED: Cell<Participant> = const { Cell::new(Participant::NOBODY) };
+}
+
+/// The name of the child that this thread has forked last, for whoever is going to watch it. It is given once;
+/// [`Participant::NOBODY`] where no place was left for the child, or the fork failed before one was reserved.
+pub fn last_forked() -> Participant {
+    LAST_FORKED.replace(Participant::NOBODY)
 }
 
 extern "C" fn in_child() {
