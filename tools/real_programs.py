@@ -77,7 +77,8 @@ def script(name: str) -> Callable[[Path], None]:
 
 PROGRAMS = [
     Program("black", "formatter", ["-m", "black", "--workers", "2", "shop"], "black", sources),
-    Program("isort", "import sorter", ["-m", "isort", "-j", "2", "shop"], "isort", sources),
+    # Quiet: the standard library's pool at times ends workers before they have written what they printed.
+    Program("isort", "import sorter", ["-m", "isort", "-q", "-j", "2", "shop"], "isort", sources),
     Program("pylint", "linter", ["-m", "pylint", "-j", "2", "--score=n", "shop"], "pylint", sources, 28),
     Program("flake8", "linter", ["-m", "flake8", "-j", "2", "shop"], "flake8", sources, 1),
     Program(

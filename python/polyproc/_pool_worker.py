@@ -57,6 +57,7 @@ def work(
         end.work(_pool_errors.describe, _pool_errors.refuse)
     except KeyboardInterrupt:
         util.debug("interrupted between tasks -- exiting")
+    util._flush_std_streams()  # type: ignore[attr-defined]  # at once: the rest of the end may take too long
     util.debug("worker exiting")
 
 

@@ -47,6 +47,9 @@ ExceptionWithTraceback = _standard.ExceptionWithTraceback  # type: ignore[attr-d
 mapstar = _standard.mapstar  # type: ignore[attr-defined]
 starmapstar = _standard.starmapstar  # type: ignore[attr-defined]
 
+#: Seconds that workers with nothing to do have to end by themselves, before SIGTERM.
+GRACE = 0.5
+
 #: Seconds that workers have after SIGTERM, before SIGKILL.
 PATIENCE = 1.0
 
@@ -481,10 +484,15 @@ def _terminate_pool(desk: Any, pool: list[Any], threads: list[threading.Thread],
     if os.getpid() != owner:
         return
     util.debug("finalizing pool")
-    desk.terminate()
+    idle = set(desk.terminate())
     # Whoever is just starting workers finishes with that.
     with keeping:
         workers = list(pool)
+    # Those that have nothing to do end by themselves: what they printed is written, what they are to do at exit is done.
+    deadline = time.monotonic() + GRACE
+    for worker in workers:
+        if worker._seat.number in idle:
+            worker.join(max(0.0, deadline - time.monotonic()))
     for worker in workers:
         if worker.exitcode is None:
             worker.terminate()

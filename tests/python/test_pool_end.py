@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -95,3 +96,20 @@ def test_ctrl_c_ends_a_map(pool: Any) -> None:
     with pytest.raises(KeyboardInterrupt):
         pool.map(sleep, [30, 30])
     timer.join()
+
+
+PRINTING = """
+import sys
+import polyproc
+
+if __name__ == "__main__":
+    with polyproc.get_context(sys.argv[1]).Pool(2) as pool:
+        for _ in pool.imap(print, range(8)):
+            pass
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_what_idle_workers_have_printed_is_written_before_they_end(method: str, run_script: Callable[..., Any]) -> None:
+    answer = run_script(PRINTING, method)
+    assert sorted(answer.stdout.split()) == list("01234567"), answer

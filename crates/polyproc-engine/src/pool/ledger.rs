@@ -107,7 +107,7 @@ impl Ledger {
     /// Says that a worker has ended and that what it held was swept. May be called from any thread.
     pub fn ended(&self, seat: u32, pid: i32, status: Status) {
         if let Some(place) = self.book().places.iter_mut().find(|place| place.number == seat) {
-            let was_ready = place.lane.state().ready.load(Ordering::Acquire) != 0;
+            let was_ready = place.is_ready();
             let because = place.condemned.map(|(_, because)| because);
             let killed = matches!(status.code(), None | Some(-9)) && because.is_none();
             let kills = if killed { self.new_kills() } else { None };
@@ -287,11 +287,19 @@ impl Ledger {
         }
     }
 
-    /// Forgets every task and every worker: nothing is settled after this.
-    pub fn abandon(&self) {
-        let book = std::mem::take(&mut *self.book());
+    /// Forgets every task and every worker: nothing is settled after this. Workers that have nothing to do are told to
+    /// end: gives their seats.
+    pub fn abandon(&self) -> Vec<u32> {
+        let mut book = std::mem::take(&mut *self.book());
+        let idle = book.places.iter_mut().filter(|place| place.flight.is_empty() && place.is_ready());
+        let seats = idle.map(|place| {
+            place.stop();
+            place.number
+        });
+        let seats = seats.collect();
         drop(book);
         self.tell();
+        seats
     }
 
     /// How many tasks this one is: more than one for a bundle.

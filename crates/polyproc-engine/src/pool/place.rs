@@ -81,6 +81,11 @@ impl Place {
         !self.stopped && self.ended.is_none() && self.left > 0
     }
 
+    /// True once the worker has come to where it takes tasks.
+    pub(super) fn is_ready(&self) -> bool {
+        self.lane.state().ready.load(Ordering::Acquire) != 0
+    }
+
     /// The task that the worker is in, and since when.
     pub(super) fn running(&self) -> Option<(u64, u64)> {
         let state = self.lane.state();

@@ -462,16 +462,17 @@ impl Desk {
     }
 
     /// Settles every job with the news that the pool was terminated, and forgets the workers.
-    fn terminate(&self) {
+    fn terminate(&self) -> Vec<u32> {
         if self.born_in != fork::count() || self.terminated.swap(true, Ordering::SeqCst) {
-            return;
+            return Vec::new();
         }
         self.collect();
         let streams = std::mem::take(&mut self.books().streams);
         self.settle_all(|| Raw::Terminated);
-        self.ledger.abandon();
+        let idle = self.ledger.abandon();
         drop(streams);
         self.stop_threads();
+        idle
     }
 
     /// Ends the pool's own threads, the one that runs callbacks after the last of them.
