@@ -59,6 +59,9 @@ TOLERANCE = 2
 #: A chunk size that the extension module chooses, by how long tasks take.
 _AUTOMATIC = 0
 
+#: What nobody can change while its items are being sent.
+_UNCHANGING = (tuple, range)
+
 _ON_ERROR = {"raise": 0, "return": 1, "skip": 2}
 
 
@@ -364,7 +367,7 @@ class Pool(_standard.Pool):
         self._check_running()
         mode = _mode(on_error)
         # A list of its own: the caller may change his while tasks are being sent.
-        items = iterable if type(iterable) is tuple else list(iterable)
+        items = iterable if type(iterable) in _UNCHANGING else list(iterable)
         if chunksize is None:
             chunksize = _AUTOMATIC
             if self._maxtasksperchild is not None:

@@ -98,6 +98,22 @@ pub fn encode(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), Refuse
     result
 }
 
+/// Appends an int.
+#[inline]
+pub fn encode_int(number: i64, out: &mut Vec<u8>) {
+    if let Ok(small) = u8::try_from(number)
+        && small < tag::SMALL_INT
+    {
+        out.push(tag::SMALL_INT | small);
+    } else if let Ok(byte) = i8::try_from(number) {
+        out.extend_from_slice(&[tag::INT_BYTE, byte.cast_unsigned()]);
+    } else {
+        let mut record = [tag::INT; 9];
+        record[1..].copy_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(&record);
+    }
+}
+
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
     limit: usize,
@@ -174,17 +190,7 @@ impl Writer<'_> {
         if overflow != 0 {
             return Err(Refused);
         }
-        if let Ok(small) = u8::try_from(number)
-            && small < tag::SMALL_INT
-        {
-            self.out.push(tag::SMALL_INT | small);
-        } else if let Ok(byte) = i8::try_from(number) {
-            self.out.extend_from_slice(&[tag::INT_BYTE, byte.cast_unsigned()]);
-        } else {
-            let mut record = [tag::INT; 9];
-            record[1..].copy_from_slice(&number.to_le_bytes());
-            self.out.extend_from_slice(&record);
-        }
+        encode_int(number, self.out);
         Ok(())
     }
 
@@ -284,6 +290,34 @@ pub fn decode<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyAny>>
         _ => Err(Fault::Malformed("something follows the object")),
     });
     result.map_err(|fault| damaged(py, fault))
+}
+
+/// Reads one value after another from bytes that hold several.
+pub struct Values<'py, 'a>(Reader<'py, 'a>);
+
+impl<'py, 'a> Values<'py, 'a> {
+    pub fn new(py: Python<'py>, bytes: &'a [u8]) -> Values<'py, 'a> {
+        Values(Reader { py, rest: bytes })
+    }
+
+    /// What has not been read.
+    pub fn rest(&self) -> &'a [u8] {
+        self.0.rest
+    }
+
+    /// Passes over `length` bytes, or over all that there are.
+    pub fn skip(&mut self, length: usize) {
+        self.0.rest = self.0.rest.get(length..).unwrap_or_default();
+    }
+
+    /// The next value.
+    ///
+    /// # Errors
+    /// As of [`decode`].
+    #[inline]
+    pub fn next(&mut self) -> PyResult<Bound<'py, PyAny>> {
+        self.0.value(0).map_err(|fault| damaged(self.0.py, fault))
+    }
 }
 
 #[cold]

@@ -8,7 +8,7 @@
 //!
 //! * [`cargo`]: objects as the payload of tasks and results.
 //! * [`function`]: functions, stored once for all workers.
-//! * [`job`]: a call of `apply`, `map` or `imap`, and what has come of it.
+//! * [`job`]: a call of `apply`, `map` or `imap`; [`results`]: what has come of its tasks.
 //! * [`desk`]: the ledger with the jobs; [`lead`]: who does the work; [`feed`]: from a call to tasks in the lanes.
 //! * [`seat`]: a worker's place.
 //! * [`outcome`]: results as Python sees them.
@@ -24,6 +24,7 @@ mod function;
 mod job;
 mod lead;
 mod outcome;
+mod results;
 mod seat;
 mod worker;
 

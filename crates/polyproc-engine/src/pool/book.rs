@@ -20,6 +20,8 @@ const AHEAD: u64 = 2_000_000;
 pub(super) const LONG: u64 = 1_000_000;
 /// The most tasks in a lane.
 const DEEPEST: u64 = 1024;
+/// The same where they travel in bundles.
+const DEEPEST_BUNDLED: u64 = 1 << 16;
 /// The most tasks that are handed out to one worker before the next one gets some.
 const ROUND: usize = 64;
 
@@ -64,11 +66,20 @@ impl Book {
         }
     }
 
+    /// How many tasks a lane may hold that come in bundles.
+    fn bundled_depth(&self) -> usize {
+        match self.pace {
+            0 => 1,
+            pace => (AHEAD / pace).clamp(1, DEEPEST_BUNDLED) as usize,
+        }
+    }
+
     /// The seat with the least to do, if it may get more.
     pub(super) fn shortest(&self) -> Option<usize> {
         let shortest = self.places.iter().enumerate().filter(|(_, place)| place.is_open());
         let (at, place) = shortest.min_by_key(|(_, place)| place.load)?;
-        (place.load < self.depth()).then_some(at)
+        let deep = if place.is_bundled() { self.bundled_depth() } else { self.depth() };
+        (place.load < deep).then_some(at)
     }
 
     /// See [`super::Ledger::room_for`].
@@ -91,8 +102,9 @@ impl Book {
             seat: place.number,
             tasks,
             ahead: place.flight.len(),
-            depth: depth.saturating_sub(place.load),
+            depth: self.bundled_depth().saturating_sub(place.load),
             pace: self.pace,
+            workers: self.places.iter().filter(|place| place.is_open()).count() as u32,
         })
     }
 
@@ -158,12 +170,12 @@ impl Book {
             let running = place.running().map_or(0, |(id, _)| id);
             for flight in std::mem::take(&mut place.flight) {
                 if flight.weight > 1 && flight.id == running {
-                    let (first, bytes) = place.added();
-                    settled.push(Settled { id: flight.id, outcome: Outcome::Added(first, bytes), kept: None });
+                    settled.push(Settled { id: flight.id, outcome: place.added(), kept: None, weight: 0 });
                 }
-                settled.push(Settled { id: flight.id, outcome: Outcome::Died(Arc::clone(&ended)), kept: flight.kept });
+                let Flight { id, kept, weight, .. } = flight;
+                settled.push(Settled { id, outcome: Outcome::Died(Arc::clone(&ended)), kept, weight });
             }
-            settled.push(Settled { id: 0, outcome: Outcome::Left(ended), kept: None });
+            settled.push(Settled { id: 0, outcome: Outcome::Left(ended), kept: None, weight: 0 });
         }
         more
     }
@@ -180,7 +192,7 @@ impl Book {
         let now = clock::now();
         let stuck = |place: &Place| {
             let state = place.lane.state();
-            place.flight.len() > 1
+            place.load > 1
                 && !place.stopped
                 && place.ended.is_none()
                 && state.running.load(Ordering::Acquire) != 0
@@ -189,9 +201,13 @@ impl Book {
         let busiest = self.places.iter().filter(|place| stuck(place)).max_by_key(|place| place.flight.len());
         let Some(number) = busiest.map(|place| place.number) else { return };
         let Some(at) = self.places.iter().position(|place| place.number == number) else { return };
-        let most = self.places[at].flight.len().div_ceil(2);
-        self.take_back(at, most);
-        self.dispatch_again();
+        match self.places[at].flight.len() {
+            1 => self.places[at].ask_back(),
+            many => {
+                self.take_back(at, many.div_ceil(2));
+                self.dispatch_again();
+            }
+        }
     }
 
     /// Takes tasks that have not begun out of a lane, to be sent again.

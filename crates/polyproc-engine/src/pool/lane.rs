@@ -56,6 +56,7 @@ impl Progress {
 /// | base | the worker, before `running`, if it is to: how much memory of its own it had when the task began | Relaxed, as `since` |
 /// | limit | the ledger, once: with more memory of its own than this the worker takes no further task; zero for none | |
 /// | progress | the worker, in a bundle: how many results lie in the scratch memory, [`Progress`] | Release, after they do |
+/// | asked | the ledger: the bundle of which it wants back what has not begun | Relaxed: sooner or later |
 /// | hub, tasks, results, scratch | the ledger, once, before anybody has the handle | |
 #[repr(C)]
 pub(super) struct LaneState {
@@ -68,6 +69,7 @@ pub(super) struct LaneState {
     pub(super) progress: AtomicU64,
     pub(super) base: AtomicU64,
     pub(super) limit: AtomicU64,
+    pub(super) asked: AtomicU64,
     pub(super) ready: AtomicU32,
     pub(super) weighs: AtomicU32,
     hub: [AtomicU32; 2],
@@ -76,7 +78,7 @@ pub(super) struct LaneState {
     scratch: [AtomicU32; 2],
 }
 
-// SAFETY: plain atomics, 104 bytes, aligned to 8.
+// SAFETY: plain atomics, 112 bytes, aligned to 8.
 unsafe impl CellState for LaneState {
     const KIND: Kind = Kind::Lane;
 }

@@ -31,6 +31,8 @@ use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+/// While every lane holds this much work, in nanoseconds, who waits sleeps at once: its processor is wanted.
+const PLENTY: u64 = 100_000;
 /// How many results are taken at once, so that who waits for them can begin.
 const GULP: usize = 2048;
 /// While lanes hold more than one task, workers may not tell of each result: look after this time.
@@ -184,13 +186,13 @@ impl Ledger {
         Ok(true)
     }
 
-    /// As [`Ledger::send`], for a bundle of tasks, whose record is kept: its weight says how many there are.
+    /// As [`Ledger::send`], for a bundle of tasks: its weight says how many there are.
     ///
     /// # Errors
     /// [`Error::BudgetExhausted`].
     pub fn send_bundle(&self, seat: u32, id: u64, record: &[u8], terms: Terms) -> Result<bool> {
         let mut parcel = Parcel::new(record::TASK, record)?;
-        self.send(seat, id, &mut parcel, &mut Some(record.into()), terms)
+        self.send(seat, id, &mut parcel, &mut None, terms)
     }
 
     /// As [`Ledger::send`], for a task that is all in its record, which is kept until it is settled. Gives the record back
@@ -246,8 +248,8 @@ impl Ledger {
         more
     }
 
-    /// Moves tasks from a worker that is stuck in a long one to one that has nothing to do. For when nothing else is left to
-    /// be sent.
+    /// Moves tasks from a worker that is stuck in a long one to one that has nothing to do; of a bundle, the worker is asked
+    /// to give back what it has not begun. For when nothing else is left to be sent.
     pub fn balance(&self) {
         self.book().balance();
     }
@@ -263,10 +265,15 @@ impl Ledger {
     /// [`Error::TimedOut`], [`Error::Interrupted`].
     pub fn wait(&self, deadline: Deadline, or: impl Fn() -> bool) -> Result<()> {
         let come = || or() || self.has_news();
-        if self.spin.until(come) {
+        let (plenty, batched) = {
+            let book = self.book();
+            let plenty = |place: &Place| place.load as u64 * book.pace > PLENTY;
+            let batched = |place: &Place| place.load > 1;
+            (!book.places.is_empty() && book.places.iter().all(plenty), book.places.iter().any(batched))
+        };
+        if !plenty && self.spin.until(come) {
             return Ok(());
         }
-        let batched = self.book().places.iter().any(|place| place.flight.len() > 1);
         let until = if batched { deadline.within(SLICE) } else { deadline };
         match signal::wait(&self.hub.state::<LaneState>().news, until, come) {
             Err(Error::TimedOut) if !deadline.passed() => Ok(()),

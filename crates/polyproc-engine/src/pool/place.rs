@@ -93,6 +93,18 @@ impl Place {
         (id != 0).then_some((id, since))
     }
 
+    /// Its tasks come in bundles.
+    pub(super) fn is_bundled(&self) -> bool {
+        self.flight.back().is_none_or(|flight| flight.weight > 1)
+    }
+
+    /// Asks the worker for what it has not begun of the bundle that it is in.
+    pub(super) fn ask_back(&self) {
+        if let Some((id, _)) = self.running() {
+            self.lane.state().asked.store(id, Ordering::Relaxed);
+        }
+    }
+
     /// Ends the worker for the sake of the task that it runs, and only in that task: it is stopped first, and goes on if it
     /// was in another by then.
     pub(super) fn condemn(&mut self, id: u64, because: Because) -> bool {
@@ -118,13 +130,13 @@ impl Place {
     }
 
     /// What the worker had added to its scratch memory, for a place whose worker has ended.
-    pub(super) fn added(&self) -> (u32, Box<[u8]>) {
+    pub(super) fn added(&self) -> Outcome {
         let progress = Progress::of(self.lane.state().progress.load(Ordering::Acquire));
         let length = (progress.bytes as usize).min(self.lane.scratch.len());
         let mut bytes = vec![0; length];
         // SAFETY: the scratch memory is mapped for its length; it is copied once, and checked afterwards.
         unsafe { std::ptr::copy_nonoverlapping(self.lane.scratch.as_ptr(), bytes.as_mut_ptr(), length) };
-        (progress.first, bytes.into_boxed_slice())
+        Outcome::Added(progress.first, progress.count, bytes.into_boxed_slice())
     }
 
     /// Takes a task out of the middle of the flight.
@@ -199,7 +211,7 @@ impl Place {
             }
             if envelope.kind == record::NOTE {
                 let note = envelope.inline.as_slice().into();
-                settled.push(Settled { id: 0, outcome: Outcome::Note(note), kept: None });
+                settled.push(Settled { id: 0, outcome: Outcome::Note(note), kept: None, weight: 0 });
                 continue;
             }
             // Results come in the order of the tasks; what does not is the work of a process that breaks the rules.
@@ -215,7 +227,7 @@ impl Place {
                 } else {
                     Outcome::LargePart(std::mem::take(envelope))
                 };
-                settled.push(Settled { id: expected.unwrap_or(0), outcome, kept: None });
+                settled.push(Settled { id: expected.unwrap_or(0), outcome, kept: None, weight: 0 });
                 continue;
             }
             let Some(flight) = self.flight.pop_front() else { continue };
@@ -225,7 +237,7 @@ impl Place {
             } else {
                 Outcome::Large(std::mem::take(envelope))
             };
-            settled.push(Settled { id: flight.id, outcome, kept: flight.kept });
+            settled.push(Settled { id: flight.id, outcome, kept: flight.kept, weight: flight.weight });
         }
     }
 

@@ -94,8 +94,9 @@ pub enum Outcome {
     Part(Box<[u8]>),
     /// The same, with blocks: the record.
     LargePart(Envelope),
-    /// It is a bundle that its worker died in: the entries that were added and not sent, and the place of the first.
-    Added(u32, Box<[u8]>),
+    /// It is a bundle that its worker died in: the entries that were added and not sent, the place of the first, and how
+    /// many they are.
+    Added(u32, u32, Box<[u8]>),
     /// Its worker died in it.
     Died(Arc<Ended>),
     /// Not a task: a worker's word that belongs to none.
@@ -113,6 +114,8 @@ pub struct Settled {
     pub outcome: Outcome,
     /// What was given to [`Ledger::send`] to be kept.
     pub kept: Option<Box<[u8]>>,
+    /// How many tasks it is: more than one for a bundle.
+    pub weight: u32,
 }
 
 /// Where the next tasks should go.
@@ -128,4 +131,6 @@ pub struct Room {
     pub depth: usize,
     /// Nanoseconds that a task takes; zero while nobody knows.
     pub pace: u64,
+    /// How many workers share what is left.
+    pub workers: u32,
 }

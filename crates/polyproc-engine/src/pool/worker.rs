@@ -150,6 +150,14 @@ impl Worker {
         true
     }
 
+    /// In a bundle: whether the parent wants back what has not begun of it. The worker then commits what it has.
+    #[inline]
+    pub fn is_asked(&self) -> bool {
+        let state = self.lane.state();
+        // ORDER: Relaxed: sooner or later is soon enough.
+        state.asked.load(Ordering::Relaxed) == state.running.load(Ordering::Relaxed)
+    }
+
     /// In a bundle: sends the results of some of its tasks, up to the `done`-th. The record begins with the bundle's number.
     ///
     /// # Errors

@@ -5,8 +5,9 @@
 //!  result  id:8 │ verdict:1                              │ kind:1 │ payload
 //! ```
 //!
-//! A bundle of tasks: style MANY or STARS, and count:4, then entries; its results: verdict ENTRIES, first:4, then entries.
-//! An entry is length:4, then for a task kind:1 and payload, for a result verdict:1, kind:1 and payload.
+//! A bundle of tasks: style MANY or STARS, and count:4, then entries; its results: verdict ENTRIES, first:4, count:4, then
+//! entries. An entry is a value of the plain codec; or, for what that does not write, APART:1, length:4, then for a task
+//! kind:1 and payload, for a result verdict:1, kind:1 and payload.
 //!
 //! A small payload lies in the record, many to a page; a large one lies in blocks beside it: its body first, then what
 //! pickle keeps out of band.
@@ -52,31 +53,103 @@ pub mod verdict {
     pub const VALUE: u8 = 0;
     /// What it raised, as `polyproc.pool` describes it.
     pub const ERROR: u8 = 1;
-    /// Results of a bundle, from the `first` of them on.
+    /// Results of a bundle, `count` from the `first` of them on.
     pub const ENTRIES: u8 = 2;
     /// One result of a bundle: its place:4, then a result.
     pub const AT: u8 = 3;
 }
 
-/// Appends an entry: what `write` appends, with its length before it. Nothing is appended if it says no.
-pub fn entry<E>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>) -> Result<bool, E> {
+/// An entry begins with this that is no value of the plain codec. No value does.
+const APART: u8 = 0;
+
+/// Appends an entry that is no plain value: what `write` appends, with its length before it. Nothing is appended if it says
+/// no.
+fn entry_apart(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> PyResult<bool>) -> PyResult<bool> {
     let start = out.len();
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&[APART, 0, 0, 0, 0]);
     let written = write(out);
     if matches!(written, Ok(true)) {
-        let length = (out.len() - start - 4) as u32;
-        out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+        let length = (out.len() - start - 5) as u32;
+        out[start + 1..start + 5].copy_from_slice(&length.to_le_bytes());
     } else {
         out.truncate(start);
     }
     written
 }
 
-/// The next entry: where it lies. None at the end, and where the bytes make no sense.
-pub fn next_entry(bytes: &[u8], at: usize) -> Option<std::ops::Range<usize>> {
-    let length = u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize;
-    let start = at + 4;
-    (start.checked_add(length)? <= bytes.len()).then_some(start..start + length)
+/// Appends the argument of a task of a bundle. False if it is large.
+///
+/// # Errors
+/// What pickling raises; nothing is appended then.
+#[inline]
+pub fn add_argument(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> PyResult<bool> {
+    if codec::encode(object, out).is_ok() {
+        return Ok(true);
+    }
+    entry_apart(out, |out| pack(object, out).map(|large| large.is_none()))
+}
+
+/// Appends the result of a task of a bundle. False if it is large.
+///
+/// # Errors
+/// As of [`add_argument`].
+#[inline]
+pub fn add_result(
+    verdict: u8,
+    object: &Bound<'_, PyAny>,
+    function: Option<&Bound<'_, PyAny>>,
+    out: &mut Vec<u8>,
+) -> PyResult<bool> {
+    if verdict == verdict::VALUE && codec::encode(object, out).is_ok() {
+        return Ok(true);
+    }
+    entry_apart(out, |out| {
+        out.push(verdict);
+        pack_result(object, function.filter(|_| verdict == verdict::VALUE), out).map(|large| large.is_none())
+    })
+}
+
+/// An entry of a bundle.
+pub enum Entry<'py, 'a> {
+    Plain(Bound<'py, PyAny>),
+    Apart(&'a [u8]),
+}
+
+/// Reads the entries of a bundle.
+pub struct Entries<'py, 'a>(codec::Values<'py, 'a>);
+
+impl<'py, 'a> Entries<'py, 'a> {
+    pub fn new(py: Python<'py>, bytes: &'a [u8]) -> Entries<'py, 'a> {
+        Entries(codec::Values::new(py, bytes))
+    }
+
+    /// The next one.
+    ///
+    /// # Errors
+    /// `ValueError` where the bytes make no sense: what follows makes none either.
+    #[inline]
+    pub fn next(&mut self) -> PyResult<Entry<'py, 'a>> {
+        let bytes = self.0.rest();
+        if bytes.first() != Some(&APART) {
+            return self.0.next().map(Entry::Plain);
+        }
+        let length = number(bytes, 1).ok_or_else(damaged)? as usize;
+        let entry = bytes.get(5..5 + length).ok_or_else(damaged)?;
+        self.0.skip(5 + length);
+        Ok(Entry::Apart(entry))
+    }
+
+    /// The argument of the next task.
+    ///
+    /// # Errors
+    /// As of [`Entries::next`], and what unpickling raises.
+    #[inline]
+    pub fn argument(&mut self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self.next()? {
+            Entry::Plain(value) => Ok(value),
+            Entry::Apart(payload) => unpack(py, payload),
+        }
+    }
 }
 
 /// A number of four bytes.

@@ -23,10 +23,12 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::cargo::{self, RESULT_HEAD, TASK_HEAD, style, verdict};
+use super::cargo::{self, RESULT_HEAD, verdict};
+use super::feed::AUTOMATIC;
 use super::function::Stored;
 use super::job::{Job, Policy, Raw};
 use super::outcome::StreamCore;
+use super::results::Run;
 use super::seat::Seat;
 use super::worker;
 use crate::errors;
@@ -194,19 +196,20 @@ impl Desk {
         let mut dropped = Vec::new();
         let mut books = self.books();
         let mut last: Option<Arc<Job>> = None;
-        for Settled { id, outcome, mut kept } in settled.drain(..) {
+        for Settled { id, outcome, mut kept, weight } in settled.drain(..) {
             let outcome = match outcome {
                 pool::Outcome::Done(bytes) if bytes.first() == Some(&verdict::ENTRIES) => pool::Outcome::Part(bytes),
                 other => other,
             };
             let raw = match outcome {
                 pool::Outcome::Part(bytes) => {
-                    let first = cargo::number(&bytes, 1).unwrap_or(0);
-                    over |= self.book_entries(&mut books, id, first, &bytes, 5);
+                    let (first, count) = (cargo::number(&bytes, 1).unwrap_or(0), cargo::number(&bytes, 5).unwrap_or(0));
+                    let run = Run { count, bytes, at: 9 };
+                    over |= self.book_run(&mut books, id, first, run, weight);
                     continue;
                 }
-                pool::Outcome::Added(first, bytes) => {
-                    over |= self.book_entries(&mut books, id, first, &bytes, 0);
+                pool::Outcome::Added(first, count, bytes) => {
+                    over |= self.book_run(&mut books, id, first, Run { count, bytes, at: 0 }, 0);
                     continue;
                 }
                 pool::Outcome::LargePart(mut envelope) => {
@@ -222,9 +225,8 @@ impl Desk {
                     }
                     continue;
                 }
-                pool::Outcome::Died(ended) if kept.as_deref().is_some_and(is_bundle) => {
-                    let record = kept.take().unwrap_or_default();
-                    over |= self.book_bundle_death(&mut books, id, &ended, &record);
+                pool::Outcome::Died(ended) if weight > 1 => {
+                    over |= self.book_bundle_death(&mut books, id, &ended, weight);
                     continue;
                 }
                 pool::Outcome::Done(bytes) => Raw::Small(bytes),
@@ -269,36 +271,35 @@ impl Desk {
         }
     }
 
-    /// Results of a bundle. True if its job is over.
-    fn book_entries(&self, books: &mut Books, id: u64, first: u32, bytes: &[u8], mut at: usize) -> bool {
+    /// Results of a bundle; of `weight` tasks, if no more will come of it. True if its job is over.
+    fn book_run(&self, books: &mut Books, id: u64, first: u32, run: Run, weight: u32) -> bool {
         let Some(job) = books.jobs.get(&((id >> 32) as u32)).cloned() else { return false };
-        let shared: Arc<[u8]> = bytes.into();
-        let entries = std::iter::from_fn(|| {
-            let entry = cargo::next_entry(&shared, at)?;
-            at = entry.end;
-            Some(Raw::Slice(Arc::clone(&shared), entry.start as u32, entry.end as u32))
-        });
-        let over = job.settle_run((id as u32).wrapping_add(first), entries);
+        let (begin, done) = (id as u32, first.saturating_add(run.count));
+        let over = job.settle_run(begin.wrapping_add(first), run);
         if over {
             self.close_job(books, &job);
+        } else if done < weight {
+            // The worker was asked to leave the rest to others.
+            rest(books, job, begin + done..begin + weight);
         }
         over
     }
 
     /// A worker died in a bundle: one of its tasks died, those before it are settled, those behind it are done by others.
-    fn book_bundle_death(&self, books: &mut Books, id: u64, ended: &Arc<Ended>, record: &[u8]) -> bool {
+    fn book_bundle_death(&self, books: &mut Books, id: u64, ended: &Arc<Ended>, weight: u32) -> bool {
         let Some(job) = books.jobs.get(&((id >> 32) as u32)).cloned() else { return false };
-        let begin = id as u32;
-        let end = begin.saturating_add(cargo::number(record, TASK_HEAD).unwrap_or(0));
-        let Some(culprit) = job.first_unsettled(begin..end) else { return false };
+        let end = (id as u32).saturating_add(weight);
+        let Some(culprit) = job.first_unsettled(id as u32..end) else { return false };
         let cancelled = ended.because.is_some();
         let last = if cancelled { end } else { culprit + 1 };
-        let over = job.settle_run(culprit, (culprit..last).map(|_| Raw::Died(Arc::clone(ended), None)));
+        let mut over = false;
+        for index in culprit..last {
+            over |= job.settle(index, Raw::Died(Arc::clone(ended), None));
+        }
         if over {
             self.close_job(books, &job);
         } else if last < end {
-            let style = job.style;
-            books.put_back(Pending::Items { job, items: None, style, next: last, count: end, chunk: 1 });
+            rest(books, job, last..end);
         }
         over
     }
@@ -550,8 +551,11 @@ impl Desk {
     }
 }
 
-fn is_bundle(record: &[u8]) -> bool {
-    matches!(record.get(TASK_HEAD - 1), Some(&(style::MANY | style::STARS)))
+/// These tasks of a list are to be sent again, first of all.
+fn rest(books: &mut Books, job: Arc<Job>, tasks: std::ops::Range<u32>) {
+    let (style, chunk) = (job.style, AUTOMATIC);
+    let pending = Pending::Items { job, items: None, style, next: tasks.start, count: tasks.end, chunk };
+    books.put_back(pending);
 }
 
 /// The task again, if it failed in a way in which it may be done again.

@@ -4,12 +4,14 @@
 //! until there is room for it in a lane, so that its blocks are those that the task before has just given back. The items of
 //! a list are encoded when they are sent.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use polyproc_engine::channel::{INLINE_MAX, Parcel};
 use polyproc_engine::pool::Room;
 use pyo3::exceptions::PyException;
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyTuple};
 
@@ -19,7 +21,7 @@ use super::function::{self, Function};
 use super::job::{Callbacks, Job, Policy, Raw, Shape};
 use super::outcome::{Outcome, Stream, StreamCore};
 use crate::block::MUCH;
-use crate::errors;
+use crate::{codec, errors};
 
 /// Large tasks in one lane, at most.
 const LARGE_AHEAD: usize = 2;
@@ -27,9 +29,10 @@ const LARGE_AHEAD: usize = 2;
 pub const AUTOMATIC: u32 = 0;
 /// Tasks that take longer than this travel alone, in nanoseconds.
 const TINY: u64 = 20_000;
-/// How much work a bundle may be, in nanoseconds, and how many tasks.
-const BUNDLE_TIME: u64 = 400_000;
-const MOST_BUNDLED: u64 = 512;
+/// How much work a bundle is, in nanoseconds: where there is plenty left to do, and at the least; and how many tasks it may be.
+const BUNDLE: u64 = 400_000;
+const LEAST_BUNDLE: u64 = 20_000;
+const MOST_BUNDLED: u32 = 8192;
 /// Bytes from which a bundle is full.
 const FULL: usize = 24 * 1024;
 
@@ -294,7 +297,7 @@ impl Desk {
         job: &Arc<Job>,
         items: &Bound<'_, PyAny>,
         style: u8,
-        range: std::ops::Range<u32>,
+        range: Range<u32>,
         record: &mut Vec<u8>,
     ) -> Result<u32, ()> {
         let id = job.id(range.start);
@@ -302,24 +305,28 @@ impl Desk {
         record.clear();
         cargo::task_head(record, id, job.function.as_ref().map(|function| function.handle()), bundle);
         record.extend_from_slice(&[0; 4]);
-        let list = items.cast_exact::<PyList>().ok();
-        let mut count = 0;
-        for index in range {
-            let item = match list {
-                Some(list) => list.get_item(index as usize),
-                None => items.get_item(index),
-            };
-            // What cannot be encoded, or is large, goes by itself, where its error is its own.
-            let Ok(item) = item else { break };
-            let packed = cargo::entry(record, |record| cargo::pack(&item, record).map(|large| large.is_none()));
-            if !matches!(packed, Ok(true)) {
-                break;
+        let count = if let Some(numbers) = Numbers::of(items) {
+            numbers.write(&range, record)
+        } else {
+            let list = items.cast_exact::<PyList>().ok();
+            let mut count = 0;
+            for index in range {
+                let item = match list {
+                    Some(list) => list.get_item(index as usize),
+                    None => items.get_item(index),
+                };
+                // What cannot be encoded, or is large, goes by itself, where its error is its own.
+                let Ok(item) = item else { break };
+                if !matches!(cargo::add_argument(&item, record), Ok(true)) {
+                    break;
+                }
+                count += 1;
+                if record.len() > FULL {
+                    break;
+                }
             }
-            count += 1;
-            if record.len() > FULL {
-                break;
-            }
-        }
+            count
+        };
         if count < 2 || record.len() > INLINE_MAX {
             return Ok(0);
         }
@@ -360,6 +367,39 @@ fn parcel<'a>(py: Python<'_>, large: Option<&'a Large>, record: &'a [u8]) -> pol
     }
 }
 
+/// A range whose numbers are written without being made first.
+struct Numbers {
+    start: i64,
+    step: i64,
+}
+
+impl Numbers {
+    /// None for what is no range, or not of numbers that fit.
+    fn of(items: &Bound<'_, PyAny>) -> Option<Numbers> {
+        // SAFETY: a live object, and a type that lives for ever.
+        let is_range = unsafe { ffi::Py_TYPE(items.as_ptr()) == &raw mut ffi::PyRange_Type };
+        let number = |name: &str| items.getattr(name).ok()?.extract::<i64>().ok();
+        is_range.then_some(())?;
+        let numbers = Numbers { start: number("start")?, step: number("step")? };
+        // A list has less than 2^32 items.
+        numbers.step.checked_mul(1 << 32)?.checked_add(numbers.start)?;
+        Some(numbers)
+    }
+
+    /// Writes as many of these as a bundle takes, and tells how many.
+    fn write(&self, range: &Range<u32>, record: &mut Vec<u8>) -> u32 {
+        let mut number = self.start + self.step * i64::from(range.start);
+        for written in 0..range.end - range.start {
+            if record.len() > FULL {
+                return written;
+            }
+            codec::encode_int(number, record);
+            number += self.step;
+        }
+        range.end - range.start
+    }
+}
+
 /// How many of a list's next tasks should travel together: none, unless they are tiny and nothing is asked for each of them.
 fn bundle_size(job: &Job, room: Room, sent: usize, chunk: u32, left: u32) -> u32 {
     let Policy { timeout, retries, error_retries, memory, .. } = job.policy;
@@ -367,9 +407,13 @@ fn bundle_size(job: &Job, room: Room, sent: usize, chunk: u32, left: u32) -> u32
     if !plain || chunk != AUTOMATIC || room.pace == 0 || room.pace > TINY || sent > 0 {
         return 0;
     }
-    let worth = (BUNDLE_TIME / room.pace).min(MOST_BUNDLED) as u32;
-    // So that the last ones are spread as well.
-    worth.min(left / 8).min(u32::try_from(room.depth).unwrap_or(u32::MAX).max(2))
+    let tasks = |time: u64| u32::try_from(time / room.pace).unwrap_or(u32::MAX).min(MOST_BUNDLED);
+    // Smaller towards the end, so that all workers end at about the same time; not so small that sending is what takes long.
+    let share = left / (2 * room.workers.max(1));
+    share
+        .clamp(tasks(LEAST_BUNDLE), tasks(BUNDLE).max(1))
+        .min(left)
+        .min(u32::try_from(room.depth).unwrap_or(u32::MAX).max(2))
 }
 
 pub fn failed(error: PyErr) -> Raw {

@@ -11,13 +11,12 @@ use polyproc_engine::pool::{Ended, Terms};
 use pyo3::prelude::*;
 
 use super::function::Function;
+use super::results::{Results, Run};
 
 /// What has come of a task.
 pub enum Raw {
     /// The verdict, the kind, the payload.
     Small(Box<[u8]>),
-    /// The same, at a place among others.
-    Slice(Arc<[u8]>, u32, u32),
     /// The same, the payload in blocks.
     Large(Box<Envelope>),
     /// Its worker died in it; the task's record, if it was kept.
@@ -94,10 +93,18 @@ pub struct Callbacks {
     pub made: Mutex<Option<(Py<PyAny>, bool)>>,
 }
 
-#[derive(Default)]
+/// What has come of the tasks and was not taken.
+pub enum Kept {
+    /// Of a single task.
+    One(Option<Raw>),
+    /// Of a list.
+    List(Results),
+    /// Of a stream: from `first` on, or as they came.
+    Stream(VecDeque<Option<Raw>>),
+}
+
 struct Body {
-    /// Of a list: at its index. Of a stream: from `first` on, or as they came.
-    results: VecDeque<Option<Raw>>,
+    results: Kept,
     first: u32,
     /// Tasks that there are so far, and whether that is all.
     count: u32,
@@ -120,8 +127,12 @@ impl Job {
         style: u8,
     ) -> Job {
         let is_stream = matches!(shape, Shape::Stream { .. });
-        let results = if is_stream { VecDeque::new() } else { (0..count).map(|_| None).collect() };
-        let body = Body { results, count, complete: !is_stream, ..Body::default() };
+        let results = match shape {
+            Shape::Single => Kept::One(None),
+            Shape::List => Kept::List(Results::new(count)),
+            Shape::Stream { .. } => Kept::Stream(VecDeque::new()),
+        };
+        let body = Body { results, first: 0, count, complete: !is_stream, settled: 0, forgotten: false };
         Job {
             number,
             shape,
@@ -163,51 +174,57 @@ impl Job {
     /// Notes what has come of a task. True if it was the last one.
     pub fn settle(&self, index: u32, raw: Raw) -> bool {
         let mut body = self.body();
-        let place = match self.shape {
-            Shape::Stream { ordered: false } => {
-                if !body.forgotten {
-                    body.results.push_back(Some(raw));
-                }
-                None
+        let (first, forgotten) = (body.first, body.forgotten);
+        // What is replaced is dropped without the lock.
+        let old = match &mut body.results {
+            _ if forgotten => Ok(Some(raw)),
+            Kept::One(place) if place.is_none() => Ok(place.replace(raw)),
+            Kept::One(_) => Err(raw),
+            Kept::List(results) => results.put(index, raw).map(|()| None),
+            Kept::Stream(results) if self.shape == (Shape::Stream { ordered: false }) => {
+                results.push_back(Some(raw));
+                Ok(None)
             }
-            Shape::Stream { ordered: true } => {
-                let at = index.wrapping_sub(body.first) as usize;
-                if body.forgotten || at > 1 << 30 {
-                    None
+            Kept::Stream(results) => {
+                let at = index.wrapping_sub(first) as usize;
+                if at > 1 << 30 {
+                    Err(raw)
                 } else {
-                    if body.results.len() <= at {
-                        body.results.resize_with(at + 1, || None);
+                    if results.len() <= at {
+                        results.resize_with(at + 1, || None);
                     }
-                    body.results.get_mut(at)
+                    match &mut results[at] {
+                        place @ None => Ok(place.replace(raw)),
+                        Some(_) => Err(raw),
+                    }
                 }
-                .map(|place| place.replace(raw))
             }
-            _ => body.results.get_mut(index as usize).map(|place| place.replace(raw)),
         };
-        let was_settled = matches!(place, Some(Some(_)));
-        if !was_settled {
-            body.settled += 1;
-        }
-        drop(place);
-        self.look(&body)
+        body.settled += u32::from(old.is_ok());
+        let last = self.look(&body);
+        drop(body);
+        drop(old);
+        last
     }
 
     /// As [`Job::settle`], for tasks of a list that lie side by side.
-    pub fn settle_run(&self, first: u32, raws: impl Iterator<Item = Raw>) -> bool {
+    pub fn settle_run(&self, first: u32, run: Run) -> bool {
         let mut body = self.body();
-        let mut settled = 0;
-        for (place, raw) in body.results.iter_mut().skip(first as usize).zip(raws) {
-            settled += u32::from(place.is_none());
-            *place = Some(raw);
+        let count = run.count;
+        if let Kept::List(results) = &mut body.results
+            && results.put_run(first, run)
+        {
+            body.settled += count;
         }
-        body.settled += settled;
         self.look(&body)
     }
 
     /// The first task of these that is not settled.
     pub fn first_unsettled(&self, tasks: std::ops::Range<u32>) -> Option<u32> {
-        let body = self.body();
-        tasks.into_iter().find(|&index| matches!(body.results.get(index as usize), Some(None)))
+        match &self.body().results {
+            Kept::List(results) => results.first_missing(tasks),
+            _ => None,
+        }
     }
 
     fn look(&self, body: &Body) -> bool {
@@ -228,19 +245,18 @@ impl Job {
         }
         let mut body = self.body();
         body.complete = true;
-        match self.shape {
-            Shape::Stream { ordered: false } => {
-                // One error tells it; the others are not worth a line each.
-                if !body.forgotten {
-                    body.results.push_back(Some(raw()));
-                }
+        let forgotten = body.forgotten;
+        match &mut body.results {
+            Kept::One(place) => *place = Some(raw()),
+            Kept::List(results) => results.fill(raw),
+            Kept::Stream(results) if self.shape == (Shape::Stream { ordered: true }) => {
+                let gap = results.iter().position(Option::is_none).unwrap_or(results.len());
+                results.truncate(gap);
+                results.push_back(Some(raw()));
             }
-            Shape::Stream { ordered: true } => {
-                let gap = body.results.iter().position(Option::is_none).unwrap_or(body.results.len());
-                body.results.truncate(gap);
-                body.results.push_back(Some(raw()));
-            }
-            _ => body.results.iter_mut().filter(|place| place.is_none()).for_each(|place| *place = Some(raw())),
+            // One error tells it; the others are not worth a line each.
+            Kept::Stream(results) if !forgotten => results.push_back(Some(raw())),
+            Kept::Stream(_) => {}
         }
         body.settled = body.count;
         self.look(&body);
@@ -266,7 +282,7 @@ impl Job {
         let results = {
             let mut body = self.body();
             body.forgotten = true;
-            std::mem::take(&mut body.results)
+            std::mem::replace(&mut body.results, Kept::Stream(VecDeque::new()))
         };
         drop(results);
     }
@@ -274,27 +290,30 @@ impl Job {
     /// The next result of a stream, if it is there.
     pub fn pop(&self) -> Option<Raw> {
         let mut body = self.body();
-        if !matches!(body.results.front(), Some(Some(_))) {
+        let Kept::Stream(results) = &mut body.results else { return None };
+        if !matches!(results.front(), Some(Some(_))) {
             return None;
         }
+        let next = results.pop_front().flatten();
         body.first = body.first.wrapping_add(1);
-        body.results.pop_front().flatten()
+        next
     }
 
     /// True if the next result of a stream is there.
     pub fn has_next(&self) -> bool {
-        matches!(self.body().results.front(), Some(Some(_)))
+        matches!(&self.body().results, Kept::Stream(results) if matches!(results.front(), Some(Some(_))))
     }
 
     /// True once a stream has given out everything.
     pub fn is_spent(&self) -> bool {
         let body = self.body();
-        body.complete && body.settled >= body.count && body.results.is_empty()
+        let empty = matches!(&body.results, Kept::Stream(results) if results.is_empty());
+        body.complete && body.settled >= body.count && empty
     }
 
     /// Takes all results of a job that is not a stream.
-    pub fn take_results(&self) -> VecDeque<Option<Raw>> {
-        std::mem::take(&mut self.body().results)
+    pub fn take_results(&self) -> Kept {
+        std::mem::replace(&mut self.body().results, Kept::One(None))
     }
 
     /// How many tasks are not settled.
@@ -324,9 +343,10 @@ impl Job {
     /// The tasks that are not settled.
     pub fn unsettled(&self) -> Vec<u32> {
         let body = self.body();
-        match self.shape {
-            Shape::Stream { .. } => Vec::new(),
-            _ => (0..).zip(&body.results).filter(|(_, place)| place.is_none()).map(|(index, _)| index).collect(),
+        match &body.results {
+            Kept::One(None) => vec![0],
+            Kept::List(results) => results.missing(0..body.count),
+            _ => Vec::new(),
         }
     }
 

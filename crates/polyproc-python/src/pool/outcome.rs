@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use polyproc_engine::pool::Because;
 use polyproc_engine::{Deadline, Error};
 use pyo3::exceptions::{PyException, PyStopIteration, PyValueError};
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple, PyType};
 
-use super::cargo::{self, RESULT_HEAD, TASK_HEAD, verdict};
+use super::cargo::{self, Entries, Entry, RESULT_HEAD, TASK_HEAD, verdict};
 use super::desk::Desk;
 use super::feed::failed;
-use super::job::{Job, Raw, Shape};
+use super::job::{Job, Kept, Raw, Shape};
+use super::results::Piece;
 use crate::{errors, waiting};
 
 /// What becomes of tasks that failed, in a list or a stream.
@@ -44,11 +46,7 @@ fn open<'py>(
     match raw {
         Raw::Small(bytes) => match &*bytes {
             [verdict, payload @ ..] => read(py, *verdict, cargo::unpack(py, payload)),
-            [] => Ok(Err(PyValueError::new_err("a result does not parse: shared memory was overwritten"))),
-        },
-        Raw::Slice(bytes, start, end) => match bytes.get(start as usize..end as usize) {
-            Some([verdict, payload @ ..]) => read(py, *verdict, cargo::unpack(py, payload)),
-            _ => Ok(Err(PyValueError::new_err("a result does not parse: shared memory was overwritten"))),
+            [] => Ok(Err(damaged())),
         },
         Raw::Large(mut envelope) => {
             let verdict = envelope.inline.get(RESULT_HEAD - 1).copied().unwrap_or(verdict::ERROR);
@@ -120,29 +118,99 @@ fn read<'py>(
 
 /// The result of a single task, or the list of a job's results; or the exception.
 fn open_job<'py>(py: Python<'py>, desk: &Desk, job: &Job, mode: u8) -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
-    let results = job.take_results();
-    if job.shape == Shape::Single {
-        let raw = results.into_iter().next().flatten().unwrap_or(Raw::Terminated);
-        return open(py, desk, job, 0, raw);
-    }
-    let list = PyList::empty(py);
-    let mut first = None;
-    for (index, raw) in results.into_iter().enumerate() {
-        match open(py, desk, job, index as u32, raw.unwrap_or(Raw::Terminated))? {
-            Ok(value) if first.is_none() => list.append(value)?,
-            Ok(_) => {}
-            Err(error) if mode == on_error::RETURN => list.append(error.into_value(py))?,
-            Err(_) if mode == on_error::SKIP => {}
-            Err(error) => {
-                first.get_or_insert(error);
+    let results = match job.take_results() {
+        Kept::List(results) => results,
+        Kept::One(raw) => return open(py, desk, job, 0, raw.unwrap_or(Raw::Terminated)),
+        Kept::Stream(_) => return Ok(Err(PyValueError::new_err("a stream has no list of results"))),
+    };
+    let mut list = Listing::new(py, results.count(), mode)?;
+    for (index, piece) in results.into_pieces() {
+        match piece {
+            Piece::One(raw) => list.add(open(py, desk, job, index, raw.unwrap_or(Raw::Terminated))?)?,
+            Piece::Run(run) => {
+                let mut entries = Entries::new(py, run.bytes.get(run.at..).unwrap_or_default());
+                for _ in 0..run.count {
+                    match entries.next() {
+                        Ok(Entry::Plain(value)) => list.add(Ok(value))?,
+                        Ok(Entry::Apart([verdict, payload @ ..])) => {
+                            list.add(read(py, *verdict, cargo::unpack(py, payload))?)?;
+                        }
+                        Ok(Entry::Apart([])) => list.add(Err(damaged()))?,
+                        Err(error) => list.add(Err(error))?,
+                    }
+                }
             }
         }
     }
     drop(job.take_items());
-    Ok(match first {
-        Some(error) => Err(error),
-        None => Ok(list.into_any()),
-    })
+    Ok(list.finish())
+}
+
+/// A list of results that is being made.
+struct Listing<'py> {
+    list: Bound<'py, PyList>,
+    /// How many there are so far, where their number is known before.
+    filled: Option<usize>,
+    mode: u8,
+    first: Option<PyErr>,
+}
+
+impl<'py> Listing<'py> {
+    fn new(py: Python<'py>, count: u32, mode: u8) -> PyResult<Listing<'py>> {
+        if mode == on_error::SKIP {
+            return Ok(Listing { list: PyList::empty(py), filled: None, mode, first: None });
+        }
+        // SAFETY: a new list, or null with an exception set.
+        let list = unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyList_New(count as ffi::Py_ssize_t))? };
+        // Until it is filled nobody is to come across it, which the collector's functions would make possible.
+        // SAFETY: a live object of a type that the collector knows.
+        unsafe { ffi::PyObject_GC_UnTrack(list.as_ptr().cast()) };
+        // SAFETY: it is a list.
+        let list = unsafe { list.cast_into_unchecked() };
+        Ok(Listing { list, filled: Some(0), mode, first: None })
+    }
+
+    #[inline]
+    fn add(&mut self, result: Result<Bound<'py, PyAny>, PyErr>) -> PyResult<()> {
+        let value = match result {
+            Ok(_) if self.first.is_some() => return Ok(()),
+            Ok(value) => value,
+            Err(error) if self.mode == on_error::RETURN => {
+                error.into_value(self.list.py()).into_bound(self.list.py()).into_any()
+            }
+            Err(_) if self.mode == on_error::SKIP => return Ok(()),
+            Err(error) => {
+                self.first.get_or_insert(error);
+                return Ok(());
+            }
+        };
+        let Some(filled) = &mut self.filled else { return self.list.append(value) };
+        let at = *filled as ffi::Py_ssize_t;
+        *filled += 1;
+        // SAFETY: a live list; the call takes over the reference, and looks whether there is such a place.
+        match unsafe { ffi::PyList_SetItem(self.list.as_ptr(), at, value.into_ptr()) } {
+            0 => Ok(()),
+            _ => Err(PyErr::fetch(self.list.py())),
+        }
+    }
+
+    /// The list, or the first error.
+    fn finish(self) -> Result<Bound<'py, PyAny>, PyErr> {
+        match self.first {
+            Some(error) => Err(error),
+            None => {
+                if self.filled.is_some() {
+                    // SAFETY: a live object that was untracked, and is filled by now.
+                    unsafe { ffi::PyObject_GC_Track(self.list.as_ptr().cast()) };
+                }
+                Ok(self.list.into_any())
+            }
+        }
+    }
+}
+
+fn damaged() -> PyErr {
+    PyValueError::new_err("a result does not parse: shared memory was overwritten")
 }
 
 /// Calls what has to be called with a job's result.

@@ -10,7 +10,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
-use super::cargo::{self, RESULT_HEAD, TASK_HEAD, style, verdict};
+use super::cargo::{self, Entries, RESULT_HEAD, TASK_HEAD, style, verdict};
 use super::function::Known;
 use crate::block::MUCH;
 use crate::{errors, sharing, waiting};
@@ -107,7 +107,7 @@ impl<'py> Bench<'_, 'py> {
         envelope.clear();
         let argument = argument?;
         match style {
-            style::ITEM => called.insert(self.known.get(py, function)?).call1((argument,)),
+            style::ITEM => call_with(called.insert(self.known.get(py, function)?), &argument),
             style::STAR => called.insert(self.known.get(py, function)?).call1(as_tuple(argument)?),
             style::FULL => {
                 let function = called.insert(self.known.get(py, function)?);
@@ -131,14 +131,13 @@ impl<'py> Bench<'_, 'py> {
         let star = record[TASK_HEAD - 1] == style::STARS;
         let count = number(TASK_HEAD)?;
         let function = self.known.get(py, handle);
-        let (mut at, mut first) = (TASK_HEAD + 4, 0);
+        let mut entries = Entries::new(py, &record[TASK_HEAD + 4..]);
+        let (mut first, mut place) = (0, 0);
         let mut results = head_of_entries(id, first);
-        for place in 0..count {
-            let entry = cargo::next_entry(record, at).ok_or_else(damaged)?;
-            at = entry.end;
+        while place < count {
             let outcome = match &function {
-                Ok(function) => cargo::unpack(py, &record[entry]).and_then(|argument| {
-                    if star { function.call1(as_tuple(argument)?) } else { function.call1((argument,)) }
+                Ok(function) => entries.argument(py).and_then(|argument| {
+                    if star { function.call1(as_tuple(argument)?) } else { call_with(function, &argument) }
                 }),
                 Err(error) => Err(error.clone_ref(py)),
             };
@@ -148,47 +147,44 @@ impl<'py> Bench<'_, 'py> {
             };
             let start = results.len();
             let function = function.as_ref().ok();
-            if !self.add(py, &mut results, verdict, &object, function)? || !self.end.add(&results[start..]) {
+            if !self.add(verdict, &object, function, &mut results)? || !self.end.add(&results[start..]) {
                 // Too large to lie beside the others: they go first, then this one alone.
                 results.truncate(start);
-                self.flush(&results, place)?;
+                self.flush(&mut results, first, place)?;
                 self.send_at(py, id, place, verdict, object, function)?;
                 first = place + 1;
                 results = head_of_entries(id, first);
             }
+            place += 1;
             py.check_signals()?;
+            if self.end.is_asked() {
+                break;
+            }
         }
-        let _ = first;
+        set_count(&mut results, place - first);
         let committed = Parcel::new(0, &results).and_then(|mut parcel| self.end.commit(&mut parcel));
         committed.map_err(errors::raise)
     }
 
     /// Appends a result to those of a bundle. False if it is large.
+    #[inline]
     fn add(
-        &mut self,
-        py: Python<'py>,
-        results: &mut Vec<u8>,
+        &self,
         verdict: u8,
         object: &Bound<'py, PyAny>,
         function: Option<&Bound<'py, PyAny>>,
+        results: &mut Vec<u8>,
     ) -> PyResult<bool> {
-        let write = |results: &mut Vec<u8>, verdict: u8, object: &Bound<'py, PyAny>| {
-            cargo::entry(results, |out| {
-                out.push(verdict);
-                cargo::pack_result(object, function.filter(|_| verdict == verdict::VALUE), out)
-                    .map(|large| large.is_none())
-            })
-        };
-        match write(results, verdict, object) {
-            Ok(small) => Ok(small),
-            Err(error) => {
-                let refused = self.refuse.call1((error.into_value(py), object, verdict == verdict::VALUE))?;
-                write(results, verdict::ERROR, &refused)
-            }
-        }
+        cargo::add_result(verdict, object, function, results).or_else(|error| {
+            let py = object.py();
+            let refused = self.refuse.call1((error.into_value(py), object, verdict == verdict::VALUE))?;
+            cargo::add_result(verdict::ERROR, &refused, None, results)
+        })
     }
 
-    fn flush(&mut self, results: &[u8], done: u32) -> PyResult<()> {
+    /// Sends what there is of a bundle's results, up to the `done`-th.
+    fn flush(&mut self, results: &mut [u8], first: u32, done: u32) -> PyResult<()> {
+        set_count(results, done - first);
         Parcel::new(0, results).and_then(|mut parcel| self.end.flush(&mut parcel, done)).map_err(errors::raise)
     }
 
@@ -217,9 +213,8 @@ impl<'py> Bench<'_, 'py> {
                 Ok(None) => {
                     // It is small, but the others had taken the room.
                     let mut alone = head_of_entries(id, place);
-                    alone.extend_from_slice(&((record.len() - RESULT_HEAD - 4) as u32).to_le_bytes());
-                    alone.extend_from_slice(&record[RESULT_HEAD + 4..]);
-                    self.flush(&alone, place + 1)
+                    cargo::add_result(verdict, &object, function, &mut alone)?;
+                    self.flush(&mut alone, place, place + 1)
                 }
                 Err(error) => Err(error),
             };
@@ -298,7 +293,24 @@ fn head_of_entries(id: u64, first: u32) -> Vec<u8> {
     let mut record = id.to_le_bytes().to_vec();
     record.push(verdict::ENTRIES);
     record.extend_from_slice(&first.to_le_bytes());
+    record.extend_from_slice(&[0; 4]);
     record
+}
+
+/// Says how many results a record holds.
+fn set_count(record: &mut [u8], count: u32) {
+    record[RESULT_HEAD + 4..RESULT_HEAD + 8].copy_from_slice(&count.to_le_bytes());
+}
+
+/// `function(argument)`, without a tuple made for it.
+#[inline]
+fn call_with<'py>(function: &Bound<'py, PyAny>, argument: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: two live objects and the end of the list; a new reference comes back, or null with an exception set.
+    unsafe {
+        let end = std::ptr::null_mut::<pyo3::ffi::PyObject>();
+        let result = pyo3::ffi::PyObject_CallFunctionObjArgs(function.as_ptr(), argument.as_ptr(), end);
+        Bound::from_owned_ptr_or_err(function.py(), result)
+    }
 }
 
 fn as_tuple(object: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyTuple>> {

@@ -155,7 +155,8 @@ fn bundle(_: Notes) -> Trial {
         for one in &settled {
             match &one.outcome {
                 Outcome::Done(bytes) | Outcome::Part(bytes) => seen.extend_from_slice(bytes),
-                Outcome::Added(first, bytes) => {
+                Outcome::Added(first, count, bytes) => {
+                    assert_eq!(bytes.len() as u32, *count);
                     assert!(bytes.first().is_none_or(|&place| u32::from(place) == *first));
                     seen.extend_from_slice(bytes);
                 }
