@@ -23,6 +23,21 @@ def pid_of_worker(_: object = None) -> int:
     return os.getpid()
 
 
+def pid_of_worker_after(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def identity(x: object) -> object:
+    return x
+
+
+def refuse_sevens(x: int) -> int:
+    if x % 7 == 0:
+        raise ValueError(f"seven: {x}")
+    return x
+
+
 def sleep(seconds: float) -> float:
     time.sleep(seconds)
     return seconds

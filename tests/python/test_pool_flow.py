@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TIME, until
-from pool_tasks import once, refuse, sleep, square
+from pool_tasks import add, identity, once, pid_of_worker_after, refuse, refuse_sevens, sleep, square
 
 import polyproc as mp
 
@@ -46,6 +47,35 @@ def test_an_iterable_that_raises_ends_the_stream_there(pool: Any) -> None:
         next(results)
     with pytest.raises(KeyError):
         pool.map(square, source())
+
+
+def test_a_worker_shares_the_bundle_whose_tasks_turn_out_to_be_long(pool: Any) -> None:
+    # What is known of the pace is that of quick tasks: these are sent in bundles, and then take as long as they like.
+    pool.map(square, range(20_000))
+    workers = pool.map(pid_of_worker_after, [0.02] * 60)
+    shares = sorted(workers.count(pid) for pid in set(workers))
+    assert len(shares) == 2
+    assert shares[0] >= 20
+
+
+def test_bundles_of_what_is_plain_and_what_is_not(pool: Any) -> None:
+    items = [kind for number in range(5000) for kind in (number, Fraction(number, 7), "x" * (number % 300), None)]
+    for _ in range(2):
+        assert pool.map(identity, items) == items
+    numbers = range(10**6, -(10**6), -173)
+    assert pool.map(square, numbers) == [x * x for x in numbers]
+    huge = range(2**62, 2**62 + 40_000, 4)
+    assert pool.map(identity, huge) == list(huge)
+    assert pool.starmap(add, [(x, x) for x in range(9000)]) == [2 * x for x in range(9000)]
+
+
+def test_errors_in_bundles_keep_their_places(pool: Any) -> None:
+    pool.map(square, range(5000))
+    found = pool.map(refuse_sevens, range(5000), on_error="return")
+    assert [x for x, result in enumerate(found) if isinstance(result, ValueError)] == list(range(0, 5000, 7))
+    assert pool.map(refuse_sevens, range(5000), on_error="skip") == [x for x in range(5000) if x % 7]
+    with pytest.raises(ValueError, match="seven: 0"):
+        pool.map(refuse_sevens, range(5000))
 
 
 def test_short_tasks_do_not_wait_behind_a_long_one(pool: Any) -> None:
