@@ -1,7 +1,9 @@
 //! Pipes: two ends, and an end that knows when the other is gone.
 //!
-//! The end of a pipe can be an argument of a process, and be sent through a pipe to a process that already runs: its socket
-//! travels beside the message. It cannot go through a [`Queue`](crate::Queue), which carries no descriptors.
+//! The end of a pipe can be an argument of a process, or of a task of a [pool](crate::pool), and be sent to a process that
+//! already runs. Its socket travels beside a message through another pipe, and with the arguments of a process. Anywhere else,
+//! through a [`Queue`](crate::Queue) say, it is kept by whoever has sent it until it is received, so that one has to live until
+//! then; a process whose task is done waits for that, for a second.
 
 use crate::wire;
 use crate::{Error, Result};
@@ -85,7 +87,8 @@ pub fn channel<T>() -> Result<(Sender<T>, Receiver<T>)> {
 }
 
 /// An open file, socket, or whatever has a descriptor, on its way to another process: as an argument of a
-/// [`Process`](crate::Process), or through a pipe. What arrives is a descriptor of the same open file.
+/// [`Process`](crate::Process), through a pipe or a [`Queue`](crate::Queue), to or from a [`Pool`](crate::Pool). What arrives is
+/// a descriptor of the same open file. On all ways but the first two the sender has to live until it is received.
 ///
 /// # Examples
 /// ```
@@ -141,7 +144,7 @@ impl Serialize for Descriptor {
 impl<'de> Deserialize<'de> for Descriptor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Descriptor, D::Error> {
         let number = u32::deserialize(deserializer)?;
-        wire::unpack_descriptor(number).map(Descriptor).ok_or_else(|| wire::refuse(&"a descriptor did not arrive"))
+        wire::unpack_descriptor(number).map(Descriptor).map_err(|missing| wire::refuse(&missing))
     }
 }
 
@@ -203,8 +206,7 @@ impl Line {
 
     fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Line, D::Error> {
         let (name, number) = <([u8; 16], u32)>::deserialize(deserializer)?;
-        let missing = "the end of a pipe came without its socket";
-        let socket = wire::unpack_descriptor(number).ok_or_else(|| wire::refuse::<D::Error>(&missing))?;
+        let socket = wire::unpack_descriptor(number).map_err(|missing| wire::refuse::<D::Error>(&missing))?;
         polyproc_engine::Handle::from_bytes(&name)
             .and_then(|handle| Engine::from_transport(Transport { socket, handle }))
             .map(Line::new)

@@ -153,12 +153,12 @@ impl Pool {
         let (mut head, _) = wire::encode(&place, vec![0; 8])?;
         head.push(worker::place::HERE);
         let begins = head.len();
-        let (record, luggage) = wire::encode(arguments, head)?;
-        if !luggage.descriptors.is_empty() || !luggage.blocks.is_empty() {
+        let (mut record, mut luggage) = wire::encode(arguments, head)?;
+        wire::leave_descriptors(&mut record, &mut luggage)?;
+        if !luggage.blocks.is_empty() {
             // A task may have to be sent twice.
-            let detail = "a descriptor, the end of a pipe, or polyproc::Bytes cannot go to a pool: give it to a Process, or send \
-                          it through a queue"
-                .to_owned();
+            let detail =
+                "polyproc::Bytes cannot go to a pool: give it to a Process, or send it through a queue".to_owned();
             return Err(crate::Error::Encode { type_name: std::any::type_name::<A>(), detail });
         }
         let id = self.desk.submit(Waiting { record, begins, luggage, attempts: 0 }, group.map(Arc::clone));

@@ -154,14 +154,12 @@ impl<T> Queue<T> {
 
     fn put_by<V: Serialize + ?Sized>(&self, item: &V, deadline: Deadline) -> Result<()> {
         wire::with_bytes(|bytes| {
-            let (bytes, mut luggage) = match wire::encode(item, bytes) {
+            let (mut bytes, mut luggage) = match wire::encode(item, bytes) {
                 Ok(encoded) => encoded,
                 Err(error) => return (Vec::new(), Err(error)),
             };
-            if !luggage.descriptors.is_empty() {
-                let detail =
-                    "a descriptor, or the end of a pipe, cannot go through a queue: send it through a pipe".to_owned();
-                return (bytes, Err(Error::Encode { type_name: std::any::type_name::<V>(), detail }));
+            if let Err(error) = wire::leave_descriptors(&mut bytes, &mut luggage) {
+                return (bytes, Err(error.into()));
             }
             let handles = luggage.handles();
             let outcome = wire::parcel(ITEM, &bytes, &mut luggage, &handles)

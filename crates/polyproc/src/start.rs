@@ -2,7 +2,7 @@
 
 use crate::task::{Arrival, Place, Run};
 use crate::wire::{self, Arrived, Luggage};
-use polyproc_engine::channel::{Envelope, Parcel, Queue};
+use polyproc_engine::channel::{Envelope, Parcel, Queue, keeper};
 use polyproc_engine::process::zygote::{self, Called};
 use polyproc_engine::sys::proc;
 use polyproc_engine::{Deadline, Handle, shm};
@@ -13,6 +13,7 @@ use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// The kinds of message between a process and the one that asked for it.
 pub(crate) mod kind {
@@ -28,6 +29,9 @@ pub(crate) mod kind {
 
 /// The exit code of a process whose task panicked: what Rust gives a program that panics.
 const PANICKED: i32 = 101;
+
+/// How long a process whose task is done waits for those who are to have the descriptors that it has sent.
+const LONGEST_LINGER: Duration = Duration::from_secs(1);
 
 /// What a new process reads first. The arguments follow, unless they come as a message.
 #[derive(Serialize, Deserialize)]
@@ -143,6 +147,11 @@ thread_local! {
 /// Every process begins here. Gives its exit code.
 fn begin(called: Called) -> i32 {
     let outcome = begin_checked(called);
+    if !keeper::linger(LONGEST_LINGER) {
+        log::warn!(
+            "polyproc: this process ends although descriptors that it has sent were not received: they are lost"
+        );
+    }
     match outcome {
         Ok(code) => {
             shm::leave();
@@ -193,6 +202,11 @@ fn begin_checked(called: Called) -> crate::Result<i32> {
         return Err(damaged("its function is not there").into());
     };
     let told = match run(code, arguments, Arrived::new(called.descriptors, blocks.drain(..))) {
+        Ran::Returned(_, luggage) if !luggage.descriptors.is_empty() => {
+            let why = "a descriptor, or the end of a pipe, cannot be the result of a process, which is gone when it is read: \
+                       send it through a pipe that is passed as an argument";
+            refused(results, why)
+        }
         Ran::Returned(bytes, mut luggage) => {
             let handles = luggage.handles();
             wire::parcel(kind::RESULT, &bytes, &mut luggage, &handles)
@@ -232,10 +246,6 @@ pub(crate) enum Ran {
 /// Runs a task's code in this process.
 pub(crate) fn run(code: Run, arguments: &[u8], arrived: Arrived) -> Ran {
     match panic::catch_unwind(AssertUnwindSafe(|| code(arguments, Arrival(arrived)))) {
-        Ok(Ok((_, luggage))) if !luggage.0.descriptors.is_empty() => Ran::Refused(
-            "a descriptor, or the end of a pipe, cannot be a result: pass it as an argument, or send it through a pipe"
-                .to_owned(),
-        ),
         Ok(Ok((bytes, luggage))) => Ran::Returned(bytes, luggage.0),
         Ok(Err(error)) => Ran::Refused(error.to_string()),
         Err(payload) => Ran::Panicked(message(&*payload), PANIC_AT.take()),

@@ -6,6 +6,7 @@
 //! serialised: its name means nothing in a file.
 
 use crate::{Error, Result};
+use polyproc_engine::channel::keeper::{self, Token};
 use polyproc_engine::channel::{Envelope, Parcel};
 use polyproc_engine::shm::{Hold, Lease};
 use polyproc_engine::{Deadline, Handle};
@@ -29,6 +30,8 @@ pub(crate) struct Luggage {
 pub(crate) struct Arrived {
     descriptors: Vec<Option<OwnedFd>>,
     blocks: Vec<Option<Lease>>,
+    /// The end of the bytes: if the value has descriptors that did not come beside it, it says where they are.
+    token: Option<[u8; Token::SIZE]>,
 }
 
 impl Arrived {
@@ -39,6 +42,7 @@ impl Arrived {
         Arrived {
             descriptors: descriptors.into_iter().map(Some).collect(),
             blocks: blocks.into_iter().map(Some).collect(),
+            token: None,
         }
     }
 }
@@ -52,7 +56,7 @@ impl Luggage {
 
 thread_local! {
     static PACKING: RefCell<Option<Luggage>> = const { RefCell::new(None) };
-    static UNPACKING: RefCell<Arrived> = const { RefCell::new(Arrived { descriptors: Vec::new(), blocks: Vec::new() }) };
+    static UNPACKING: RefCell<Arrived> = const { RefCell::new(Arrived { descriptors: Vec::new(), blocks: Vec::new(), token: None }) };
     static BYTES: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static ENVELOPE: RefCell<Option<Envelope>> = const { RefCell::new(None) };
 }
@@ -73,7 +77,8 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T, bytes: Vec<u8>) -> Result
 }
 
 /// Decodes a value. The objects that it names must be held, or pinned, until this returns.
-pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], arrived: Arrived) -> Result<T> {
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8], mut arrived: Arrived) -> Result<T> {
+    arrived.token = bytes.last_chunk().copied();
     let outer = UNPACKING.with(|unpacking| unpacking.replace(arrived));
     let outcome = postcard::from_bytes(bytes);
     UNPACKING.with(|unpacking| unpacking.replace(outer));
@@ -235,9 +240,32 @@ pub(crate) fn pack_descriptor(descriptor: OwnedFd) -> Option<u32> {
     })
 }
 
-/// Takes a descriptor that came with the value.
-pub(crate) fn unpack_descriptor(number: u32) -> Option<OwnedFd> {
-    UNPACKING.with(|unpacking| unpacking.borrow_mut().descriptors.get_mut(number as usize)?.take())
+/// Leaves the descriptors of a value with this process's keeper, and writes at the end of its bytes where they are: for all
+/// ways but a pipe, which carries them beside the message.
+pub(crate) fn leave_descriptors(bytes: &mut Vec<u8>, luggage: &mut Luggage) -> polyproc_engine::Result<()> {
+    if !luggage.descriptors.is_empty() {
+        let token = keeper::keep(std::mem::take(&mut luggage.descriptors))?;
+        bytes.extend_from_slice(&token.to_bytes());
+        luggage.holds.push(token.hold().clone());
+    }
+    Ok(())
+}
+
+/// Takes a descriptor that came with the value, or was left for it.
+pub(crate) fn unpack_descriptor(number: u32) -> std::result::Result<OwnedFd, String> {
+    UNPACKING.with(|unpacking| {
+        let mut arrived = unpacking.borrow_mut();
+        if arrived.descriptors.is_empty()
+            && let Some(token) = arrived.token.take()
+        {
+            let fetched = keeper::fetch(&token).map_err(|error| {
+                format!("a descriptor did not arrive; whoever sent it must live until it is received: {error}")
+            })?;
+            arrived.descriptors = fetched.into_iter().map(Some).collect();
+        }
+        let place = arrived.descriptors.get_mut(number as usize);
+        place.and_then(Option::take).ok_or_else(|| "a descriptor did not arrive".to_owned())
+    })
 }
 
 /// Puts a block in the luggage; gives its number there. `None` outside of an encoding.

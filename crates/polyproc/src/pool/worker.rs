@@ -61,7 +61,10 @@ fn work(lane: LaneName, name: &str) -> polyproc_engine::Result<()> {
         record.clear();
         record.extend_from_slice(&id.to_le_bytes());
         let (verdict, payload, mut luggage) = match ran {
-            Ran::Returned(bytes, luggage) => (verdict::RETURNED, bytes, luggage),
+            Ran::Returned(mut bytes, mut luggage) => match wire::leave_descriptors(&mut bytes, &mut luggage) {
+                Ok(()) => (verdict::RETURNED, bytes, luggage),
+                Err(error) => (verdict::REFUSED, refusal(name, &error.to_string()), Luggage::default()),
+            },
             Ran::Panicked(message, location) => {
                 let bytes = wire::encode(&(pid(), name, message, location), Vec::new()).map(|(bytes, _)| bytes);
                 (verdict::PANICKED, bytes.unwrap_or_default(), Luggage::default())
