@@ -109,6 +109,7 @@ lint: build ## format, clippy, types, layers
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features polyproc/async $(CARGO_JOBS) -- -D warnings
 	$(VPY) -m mypy --strict python/polyproc
+	$(VPY) -m mypy.stubtest polyproc._polyproc --allowlist tests/stubtest.txt --ignore-unused-allowlist
 	$(VPY) tests/layers.py
 
 fmt: ## format the Rust sources
