@@ -4,8 +4,7 @@
 //! interpreter's lock, the unpacking of arguments) takes about as long again. So these four are written against the C API:
 //! they first try without calling Python at all. Whatever else is to be done, waiting above all, is done through PyO3.
 
-use std::cell::UnsafeCell;
-use std::ffi::{CStr, c_int};
+use std::ffi::CStr;
 use std::ptr;
 
 use polyproc_engine::Deadline;
@@ -13,6 +12,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 
+use super::method::{self, Method, new_none, new_true};
 use super::semlock::SemLock;
 use crate::waiting;
 
@@ -39,7 +39,7 @@ unsafe fn lock_of<'a>(slf: *mut PyObject) -> &'a SemLock {
 }
 
 /// `result` as CPython's caller gets it.
-fn answer(py: Python<'_>, result: PyResult<bool>) -> *mut PyObject {
+pub fn answer(py: Python<'_>, result: PyResult<bool>) -> *mut PyObject {
     match result {
         Ok(true) => new_true(),
         // SAFETY: attached, as `py` shows; False lives for ever.
@@ -49,20 +49,6 @@ fn answer(py: Python<'_>, result: PyResult<bool>) -> *mut PyObject {
             ptr::null_mut()
         }
     }
-}
-
-/// Called attached only.
-#[inline]
-fn new_true() -> *mut PyObject {
-    // SAFETY: attached; True lives for ever.
-    unsafe { ffi::Py_NewRef(ffi::Py_True()) }
-}
-
-/// Called attached only.
-#[inline]
-fn new_none() -> *mut PyObject {
-    // SAFETY: attached; None lives for ever.
-    unsafe { ffi::Py_NewRef(ffi::Py_None()) }
 }
 
 /// # Safety
@@ -157,7 +143,7 @@ unsafe extern "C" fn enter(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObjec
 }
 
 #[inline(never)]
-fn enter_somehow(lock: &SemLock) -> *mut PyObject {
+pub fn enter_somehow(lock: &SemLock) -> *mut PyObject {
     Python::attach(|py| answer(py, lock.take(py, Deadline::Never, 1)))
 }
 
@@ -170,7 +156,7 @@ unsafe extern "C" fn release(slf: *mut PyObject, _: *mut PyObject) -> *mut PyObj
 }
 
 #[inline(never)]
-fn release_somehow(lock: &SemLock) -> *mut PyObject {
+pub fn release_somehow(lock: &SemLock) -> *mut PyObject {
     Python::attach(|py| match lock.give() {
         Ok(()) => new_none(),
         Err(error) => {
@@ -187,21 +173,6 @@ unsafe extern "C" fn exit(slf: *mut PyObject, _: *mut *mut PyObject, _: ffi::Py_
     unsafe { release(slf, ptr::null_mut()) }
 }
 
-struct Method(UnsafeCell<ffi::PyMethodDef>);
-// SAFETY: CPython only reads it.
-unsafe impl Sync for Method {}
-
-impl Method {
-    const fn new(name: &'static CStr, call: ffi::PyMethodDefPointer, flags: c_int, doc: &'static CStr) -> Method {
-        Method(UnsafeCell::new(ffi::PyMethodDef {
-            ml_name: name.as_ptr(),
-            ml_meth: call,
-            ml_flags: flags,
-            ml_doc: doc.as_ptr(),
-        }))
-    }
-}
-
 static METHODS: [Method; 4] = [
     Method::new(
         c"acquire",
@@ -215,16 +186,5 @@ static METHODS: [Method; 4] = [
 ];
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    let py = module.py();
-    let class = py.get_type::<SemLock>();
-    for method in &METHODS {
-        let definition = method.0.get();
-        // SAFETY: a live class, and a definition that lives as long as the program.
-        let method = unsafe {
-            let descriptor = ffi::PyDescr_NewMethod(class.as_type_ptr(), definition);
-            Bound::from_owned_ptr_or_err(py, descriptor)?
-        };
-        class.setattr(method.getattr("__name__")?.cast_into::<pyo3::types::PyString>()?, method)?;
-    }
-    Ok(())
+    method::add(&module.py().get_type::<SemLock>(), &METHODS)
 }

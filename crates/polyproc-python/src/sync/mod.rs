@@ -5,6 +5,7 @@
 //! | [`semlock::SemLock`] | base of `Lock`, `RLock`, `Semaphore`, `BoundedSemaphore`, as in the standard library |
 //! | [`event::Event`] | base of `Event` |
 //! | [`condition::Condition`], [`barrier::Barrier`] | what `Condition` and `Barrier` stand on |
+//! | [`guarded::Guarded`] | base of `Value` and `Array`: an object and its lock; [`cells`] are its numbers |
 //!
 //! A wait that has to put something right at its end (a condition's lock, a barrier's place) is one call from Python, so
 //! that no signal handler can run between its steps.
@@ -16,9 +17,12 @@
 //! rest go on.
 
 mod barrier;
+mod cells;
 mod condition;
 mod entry;
 mod event;
+mod guarded;
+mod method;
 mod semlock;
 
 use pyo3::prelude::*;
@@ -28,5 +32,6 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     entry::register(module)?;
     module.add_class::<event::Event>()?;
     module.add_class::<condition::Condition>()?;
-    module.add_class::<barrier::Barrier>()
+    module.add_class::<barrier::Barrier>()?;
+    guarded::register(module)
 }
