@@ -45,48 +45,49 @@ def refuse(reason: BaseException, value: object, is_value: bool) -> tuple[str, b
     return _REFUSED, None, _traceback_of(reason), _both(value if is_value else "an exception", reason)
 
 
-def rebuild(described: tuple[str, bytes | None, str, str]) -> BaseException:
+#: Which task it was: its place in its call, whether its argument is known, and the argument.
+_Which = tuple["int | None", bool, object]
+
+
+def rebuild(described: tuple[str, bytes | None, str, str], which: _Which = (None, False, None)) -> BaseException:
     """In the parent: the exception that a worker has described."""
     what, pickle, text, shown = described
     cause = RemoteTraceback(f'\n"""\n{text}"""')
     error: BaseException
     if what == _EXITED:
-        error = errors.TaskExitError(shown)
+        error = errors.TaskExitError(f"{_task(which)} {shown}")
     elif what == _REFUSED or pickle is None:
         value, _, reason = shown.partition("\0")
-        error = _encoding_error(value, reason)
+        error = _encoding_error(value, f"{reason}, in {_task(which)}")
     else:
         try:
             error = _pickling.read_standard_pickle(pickle)
             if not isinstance(error, BaseException):
                 raise TypeError(f"its pickle gives a {type(error).__name__}, not an exception")
         except Exception as reason:
-            error = _encoding_error(shown, f"the exception cannot be rebuilt here: {short(reason)}")
+            why = f"the exception that {_task(which)} raised cannot be rebuilt here: {short(reason)}"
+            error = _encoding_error(shown, why)
     error.__cause__ = cause
     return error
 
 
-def unreadable(reason: Exception) -> Exception:
+def unreadable(reason: Exception, which: _Which = (None, False, None)) -> Exception:
     """In the parent: the error of a result that cannot be unpickled."""
-    error: Exception = _encoding_error("a result that came back", f"it cannot be rebuilt here: {short(reason)}")
+    why = f"the result of {_task(which)} cannot be rebuilt here: {short(reason)}"
+    error: Exception = _encoding_error("a result that came back", why)
     error.__cause__ = reason
     return error
 
 
-def _task(index: int | None, has_argument: bool, argument: object) -> str:
+def _task(which: _Which) -> str:
     """Which task it was, in words."""
+    index, has_argument, argument = which
     task = "a task" if index is None else f"task {index}"
     return f"{task} ({'arguments' if index is None else 'argument'} {short(argument)})" if has_argument else task
 
 
 def died(
-    pid: int,
-    exitcode: int | None,
-    ended: str,
-    index: int | None,
-    has_argument: bool,
-    argument: object,
-    kills: tuple[int, int] | None = None,
+    which: _Which, pid: int, exitcode: int | None, ended: str, kills: tuple[int, int] | None = None
 ) -> errors.WorkerDiedError:
     """The error of a task in which a worker died.
 
@@ -102,30 +103,26 @@ def died(
             f"{kills[0]} to {kills[1]}"
         )
     return errors.WorkerDiedError(
-        f"the worker process with pid {pid} {ended}{code} while it ran {_task(index, has_argument, argument)}; "
+        f"the worker process with pid {pid} {ended}{code} while it ran {_task(which)}; "
         f"the pool goes on without that task{memory}",
         pid,
         exitcode,
-        index,
+        which[0],
     )
 
 
-def timed_out(
-    pid: int, seconds: float, index: int | None, has_argument: bool, argument: object
-) -> errors.TaskTimeoutError:
+def timed_out(which: _Which, pid: int, seconds: float) -> errors.TaskTimeoutError:
     """The error of a task that ran longer than it may."""
     return errors.TaskTimeoutError(
-        f"{_task(index, has_argument, argument)} ran longer than {seconds:g} s in the worker process with pid {pid}, "
+        f"{_task(which)} ran longer than {seconds:g} s in the worker process with pid {pid}, "
         "which was ended and replaced"
     )
 
 
-def took_too_much(
-    pid: int, limit: int, took: int, index: int | None, has_argument: bool, argument: object
-) -> errors.TaskMemoryError:
+def took_too_much(which: _Which, pid: int, limit: int, took: int) -> errors.TaskMemoryError:
     """The error of a task that took more memory than it may."""
     return errors.TaskMemoryError(
-        f"{_task(index, has_argument, argument)} took {took / 2**20:.1f} MiB of memory more than its worker process had "
+        f"{_task(which)} took {took / 2**20:.1f} MiB of memory more than its worker process had "
         f"before it, and may take {limit / 2**20:.1f} MiB (memory_limit={limit}); the pool measured it from outside, and "
         f"ended and replaced the worker (pid {pid})"
     )
@@ -145,8 +142,8 @@ def broken(note: Any, last: tuple[int, int | None, str] | None) -> Exception:
     """The error of a task of a pool whose workers end before they are ready."""
     message = "the pool gives up: its workers end before they are ready for a task, one after another"
     if last is not None:
-        pid, _, ended = last
-        message += f"; the last one (pid {pid}) {ended}"
+        pid, exitcode, ended = last
+        message += f"; the last one (pid {pid}) {ended if exitcode is None else _how(exitcode)}"
     if isinstance(note, tuple):
         message += f"; the initializer failed: {note[3].partition(chr(0))[0]}"
     else:
@@ -184,8 +181,8 @@ def _traceback_of(error: BaseException) -> str:
 
 def _what_ended(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return f"the task called sys.exit({'' if error.code is None else short(error.code)}) (SystemExit)"
-    return f"the task was interrupted in its worker process ({type(error).__name__})"
+        return f"called sys.exit({'' if error.code is None else short(error.code)}) (SystemExit)"
+    return f"was interrupted in its worker process ({type(error).__name__})"
 
 
 def _both(value: object, reason: BaseException) -> str:

@@ -16,19 +16,18 @@ implementation, over polyproc's processes and queues.
 from __future__ import annotations
 
 import os
-import select
-import sys
 import threading
-import time
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-from . import _polyproc, util
+from . import _polyproc, _pool_on_standard, util
 from . import _pool_errors as _pool_errors  # loaded before the first fork: a fork in the middle of an import hangs
-from ._pool_worker import Place, work
 from ._borrowed import standard
+from ._pool_care import call, has_ended, terminate_pool, weakly
+from ._pool_lazy import map_lazily
+from ._pool_terms import MapTerms, TaskTerms, bytes_or_none, mode, policy
+from ._pool_worker import Place, work
 
 if TYPE_CHECKING:
     from multiprocessing import pool as _standard
@@ -47,12 +46,6 @@ ExceptionWithTraceback = _standard.ExceptionWithTraceback  # type: ignore[attr-d
 mapstar = _standard.mapstar  # type: ignore[attr-defined]
 starmapstar = _standard.starmapstar  # type: ignore[attr-defined]
 
-#: Seconds that workers with nothing to do have to end by themselves, before SIGTERM.
-GRACE = 0.5
-
-#: Seconds that workers have after SIGTERM, before SIGKILL.
-PATIENCE = 1.0
-
 #: Workers that may end one after another before they are ready, beside one for each of the pool's processes.
 TOLERANCE = 2
 
@@ -61,8 +54,6 @@ _AUTOMATIC = 0
 
 #: What nobody can change while its items are being sent.
 _UNCHANGING = (tuple, range)
-
-_ON_ERROR = {"raise": 0, "return": 1, "skip": 2}
 
 
 class ApplyResult(_standard.ApplyResult):  # type: ignore[type-arg]
@@ -75,6 +66,7 @@ class MapResult(_standard.MapResult, ApplyResult):  # type: ignore[type-arg]
 
 AsyncResult = ApplyResult
 worker = work
+_OnStandard: Any = None
 IMapIterator = _polyproc.IMapIterator
 IMapUnorderedIterator = _polyproc.IMapIterator
 
@@ -82,8 +74,17 @@ IMapUnorderedIterator = _polyproc.IMapIterator
 class Pool(_standard.Pool):
     """A pool of ``processes`` workers (as many as there are CPUs by default).
 
-    ``initializer(*initargs)`` runs in each worker first. After ``maxtasksperchild`` tasks a worker is replaced by a fresh
-    one. ``context`` is what the workers are started with.
+    ``initializer(*initargs)`` runs in each worker first. ``context`` is what the workers are started with.
+
+    A worker is replaced by a fresh one after ``maxtasksperchild`` tasks, and after a task at whose end it has more than
+    ``max_memory_per_child`` *bytes* of memory for itself (resident memory without what it shares: files, the session's
+    blocks; under ``fork`` what the parent had counts as well). That is no failure of the task.
+
+    With ``idle_timeout``, workers that have had nothing to do for so many seconds end, as long as more than
+    ``min_processes`` (1) are left; they are started again as tasks come. :meth:`resize` changes ``processes``.
+
+    What may be asked for a task, or for each of a map: ``timeout``, ``memory_limit``, ``priority``, ``retries``,
+    ``error_retries``, and ``on_error`` for a map. See :class:`polyproc._pool_terms.TaskTerms`.
 
     Use it in a ``with`` block, which terminates it at its end, or call :meth:`close` and :meth:`join`.
 
@@ -95,7 +96,8 @@ class Pool(_standard.Pool):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        _give_way(cls)
+        if _OnStandard is not None:
+            _pool_on_standard.give_way(cls, Pool, _OnStandard)
 
     def __init__(
         self,
@@ -104,6 +106,10 @@ class Pool(_standard.Pool):
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         context: Any = None,
+        *,
+        max_memory_per_child: int | None = None,
+        idle_timeout: float | None = None,
+        min_processes: int | None = None,
     ) -> None:
         # Set first: __del__ looks at them even if something below raises.
         self._pool: list[Any] = []
@@ -116,17 +122,22 @@ class Pool(_standard.Pool):
         self._ctx = context
         if processes is None:
             processes = os.cpu_count() or 1
-        if processes < 1:
-            raise ValueError("Number of processes must be at least 1")
+        _check_processes(processes)
         if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
+        if idle_timeout is not None and not idle_timeout > 0:
+            raise ValueError(f"idle_timeout must be more than 0 seconds, or None, not {idle_timeout!r}")
+        if min_processes is not None and (idle_timeout is None or not 0 <= min_processes <= processes):
+            raise ValueError("min_processes must be at least 0 and at most processes, and goes with idle_timeout")
         self._processes = processes
         self._initializer = initializer
         self._initargs = tuple(initargs)
         self._maxtasksperchild = maxtasksperchild
-        self._desk = _polyproc.Desk(min(processes, 8) + TOLERANCE)
+        self._max_memory = bytes_or_none("max_memory_per_child", max_memory_per_child)
+        self._least = processes
+        self._desk = _polyproc.Desk(processes, min(processes, 8) + TOLERANCE)
         self._threads: list[threading.Thread] = []
         self._keeping = threading.RLock()
         try:
@@ -138,14 +149,18 @@ class Pool(_standard.Pool):
             for worker in self._pool:
                 worker.join()
             raise
-        self._desk.set_keeper(_weakly(self._keep))
+        self._desk.set_keeper(weakly(self._keep))
         self._terminate = util.Finalize(
             self,
-            _terminate_pool,
+            terminate_pool,
             args=(self._desk, self._pool, self._threads, self._keeping, self._owner),
             exitpriority=15,
         )
         self._state = RUN
+        if idle_timeout is not None:
+            self._least = 1 if min_processes is None else min_processes
+            self._desk.set_idle(idle_timeout, self._least)
+            self._in_background()
 
     def __del__(self, _warn: Any = warnings.warn, RUN: str = RUN, getpid: Any = os.getpid) -> None:
         if getattr(self, "_state", None) == RUN and getattr(self, "_owner", None) == getpid():
@@ -163,8 +178,13 @@ class Pool(_standard.Pool):
 
     def _repopulate_pool(self) -> None:
         """Starts workers until there are as many as there should be."""
-        for _ in range(self._processes - len(self._pool)):
-            seat = self._desk.open_seat(self._maxtasksperchild)
+        retiring = set(self._desk.retiring())
+        active = sum(worker._seat.number not in retiring for worker in self._pool)
+        wanted = self._processes
+        if self._state == RUN and self._least < wanted:
+            wanted = max(self._least, min(wanted, active + self._desk.waiting(wanted)))
+        for _ in range(wanted - active):
+            seat = self._desk.open_seat(self._maxtasksperchild, self._max_memory)
             try:
                 worker = self._ctx.Process(
                     target=work, args=(Place(seat), self._initializer, self._initargs, self._maxtasksperchild)
@@ -188,13 +208,34 @@ class Pool(_standard.Pool):
     def _keep(self) -> None:
         """Collects workers that have ended and starts others in their place. Called by whoever notices."""
         with self._keeping:
-            for worker in [worker for worker in self._pool if _has_ended(worker)]:
+            for worker in [worker for worker in self._pool if has_ended(worker)]:
                 worker.join()
                 if worker.exitcode is not None:
                     self._desk.note_exit(worker.pid, worker.exitcode)
                 self._pool.remove(worker)
             if self._state == RUN or (self._state == CLOSE and self._desk.jobs()):
                 self._repopulate_pool()
+
+    def resize(self, processes: int) -> None:
+        """Changes how many workers there are. New ones are started now; those that are too many end, when they have done
+        the task that they are in. What they had not begun is done by others.
+
+        >>> import polyproc as mp
+        >>> with mp.Pool(1) as pool:
+        ...     pool.resize(3)
+        ...     len(pool._pool)
+        3
+        """
+        self._check_running()
+        _check_processes(processes)
+        self._in_background()
+        with self._keeping:
+            if self._least == self._processes:
+                self._least = processes
+            self._processes = processes
+            self._desk.resize(processes)
+            self._keep()
+        self._desk.attend()
 
     def _start_thread(self, name: str, target: Callable[..., object], *args: Any) -> None:
         if any(thread.name == name for thread in self._threads):
@@ -207,7 +248,7 @@ class Pool(_standard.Pool):
         """Nobody may wait for what is submitted now: the pool's own threads have to."""
         self._start_thread("polyproc-pool", self._desk.run_pump)
         if any(callback is not None for callback in callbacks):
-            self._start_thread("polyproc-callbacks", self._desk.run_calls, _call)
+            self._start_thread("polyproc-callbacks", self._desk.run_calls, call)
 
     # ------------------------------------------------------------------------------------------------ tasks
 
@@ -223,26 +264,28 @@ class Pool(_standard.Pool):
         kwds: Any = {},
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-        *,
-        timeout: float | None = None,
-        retries: int = 0,
-        error_retries: int = 0,
+        **terms: Unpack[TaskTerms],
     ) -> Any:
         """Has ``func(*args, **kwds)`` done in a worker, and returns at once an object whose ``get()`` gives the result.
 
         The callbacks are called with the result, or the exception, in a thread of this process. The object's ``cancel()``
-        gives the task up.
+        gives the task up: one that runs is ended, with its worker.
 
-        A task that runs longer than ``timeout`` seconds is ended, with its worker. One whose worker died in it is done
-        again up to ``retries`` times, one that raised up to ``error_retries`` times; neither is without being asked for.
+        ``terms``: ``timeout``, ``memory_limit``, ``priority``, ``retries``, ``error_retries``; see the class.
+
+        >>> import polyproc as mp
+        >>> with mp.Pool(2) as pool:
+        ...     pool.apply_async(pow, (2, 10), timeout=60).get()
+        1024
         """
         self._check_running()
         if len(self._threads) < 2:
             self._in_background(callback, error_callback)
-        if timeout is None and not retries and not error_retries:
+        if not terms:
             return self._desk.apply(func, args, kwds, callback, error_callback)
-        policy = _policy(timeout, retries, error_retries)
-        return self._desk.apply(func, args, kwds, callback, error_callback, policy)
+        if "on_error" in terms:
+            raise TypeError("on_error is for maps: the error of a single task is raised by get()")
+        return self._desk.apply(func, args, kwds, callback, error_callback, policy(terms))
 
     def map(
         self,
@@ -250,19 +293,22 @@ class Pool(_standard.Pool):
         iterable: Iterable[Any],
         chunksize: int | None = None,
         *,
-        on_error: str = "raise",
-        timeout: float | None = None,
-        retries: int = 0,
-        error_retries: int = 0,
+        buffersize: int | None = None,
+        **terms: Unpack[MapTerms],
     ) -> list[_T]:
         """``[func(item) for item in iterable]``, the items spread over the workers.
 
         If some fail, the others are done all the same; then the first error is raised, or, with ``on_error="return"``,
-        stands in the list in place of the result, or, with ``"skip"``, is left out. ``timeout``, ``retries`` and
-        ``error_retries`` are those of each item's task: see :meth:`apply_async`.
+        stands in the list in place of the result, or, with ``"skip"``, is left out.
+
+        An iterable of unknown length, such as a generator, is drawn as the tasks are done: what is drawn and not done is at
+        first ``2 * processes`` items (of ``chunksize``, if given), and more only where tasks are tiny; never more than
+        ``buffersize``, where that is given.
+
+        ``terms``: ``on_error``, and for each item ``timeout``, ``memory_limit``, ``priority``, ``retries``,
+        ``error_retries``; see the class.
         """
-        policy = _policy(timeout, retries, error_retries)
-        return self._submit(func, iterable, False, chunksize, on_error, policy).get()  # type: ignore[no-any-return]
+        return self._map(func, iterable, False, chunksize, buffersize, terms)
 
     def starmap(
         self,
@@ -270,14 +316,11 @@ class Pool(_standard.Pool):
         iterable: Iterable[Iterable[Any]],
         chunksize: int | None = None,
         *,
-        on_error: str = "raise",
-        timeout: float | None = None,
-        retries: int = 0,
-        error_retries: int = 0,
+        buffersize: int | None = None,
+        **terms: Unpack[MapTerms],
     ) -> list[_T]:
         """``[func(*item) for item in iterable]``, otherwise as :meth:`map`."""
-        policy = _policy(timeout, retries, error_retries)
-        return self._submit(func, iterable, True, chunksize, on_error, policy).get()  # type: ignore[no-any-return]
+        return self._map(func, iterable, True, chunksize, buffersize, terms)
 
     def map_async(
         self,
@@ -286,17 +329,12 @@ class Pool(_standard.Pool):
         chunksize: int | None = None,
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-        *,
-        on_error: str = "raise",
-        timeout: float | None = None,
-        retries: int = 0,
-        error_retries: int = 0,
+        **terms: Unpack[MapTerms],
     ) -> Any:
-        """As :meth:`map`, but returns at once an object whose ``get()`` gives the list."""
+        """As :meth:`map`, but draws all items and returns at once an object whose ``get()`` gives the list."""
         self._check_running()
         self._in_background(callback, error_callback)
-        policy = _policy(timeout, retries, error_retries)
-        return self._submit(func, iterable, False, chunksize, on_error, policy, callback, error_callback)
+        return self._submit(func, iterable, False, chunksize, terms, callback, error_callback)
 
     def starmap_async(
         self,
@@ -305,17 +343,12 @@ class Pool(_standard.Pool):
         chunksize: int | None = None,
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
-        *,
-        on_error: str = "raise",
-        timeout: float | None = None,
-        retries: int = 0,
-        error_retries: int = 0,
+        **terms: Unpack[MapTerms],
     ) -> Any:
-        """As :meth:`starmap`, but returns at once an object whose ``get()`` gives the list."""
+        """As :meth:`starmap`, but draws all items and returns at once an object whose ``get()`` gives the list."""
         self._check_running()
         self._in_background(callback, error_callback)
-        policy = _policy(timeout, retries, error_retries)
-        return self._submit(func, iterable, True, chunksize, on_error, policy, callback, error_callback)
+        return self._submit(func, iterable, True, chunksize, terms, callback, error_callback)
 
     def imap(  # type: ignore[override]
         self,
@@ -324,18 +357,14 @@ class Pool(_standard.Pool):
         chunksize: int = 1,
         *,
         buffersize: int | None = None,
-        on_error: str = "raise",
-        timeout: float | None = None,
-        retries: int = 0,
-        error_retries: int = 0,
+        **terms: Unpack[MapTerms],
     ) -> Iterator[_T]:
         """An iterator over ``func(item) for item in iterable``, in order.
 
         Items are drawn as results are consumed, at first ``2 * processes * chunksize`` ahead, and farther ahead for a
-        consumer that has to wait; never more than ``buffersize``, where that is given.
+        consumer that has to wait for tiny tasks; never more than ``buffersize``, where that is given.
         """
-        policy = _policy(timeout, retries, error_retries)
-        return self._stream(func, iterable, True, chunksize, buffersize, on_error, policy)
+        return self._stream(func, iterable, True, chunksize, buffersize, terms)
 
     def imap_unordered(  # type: ignore[override]
         self,
@@ -344,14 +373,31 @@ class Pool(_standard.Pool):
         chunksize: int = 1,
         *,
         buffersize: int | None = None,
-        on_error: str = "raise",
-        timeout: float | None = None,
-        retries: int = 0,
-        error_retries: int = 0,
+        **terms: Unpack[MapTerms],
     ) -> Iterator[_T]:
         """As :meth:`imap`, but the results come as they are done."""
-        policy = _policy(timeout, retries, error_retries)
-        return self._stream(func, iterable, False, chunksize, buffersize, on_error, policy)
+        return self._stream(func, iterable, False, chunksize, buffersize, terms)
+
+    def _map(
+        self,
+        func: Callable[..., _T],
+        iterable: Iterable[Any],
+        star: bool,
+        chunksize: int | None,
+        buffersize: int | None,
+        terms: MapTerms,
+    ) -> list[_T]:
+        if (hasattr(iterable, "__len__") and buffersize is None) or (chunksize is not None and chunksize < 1):
+            return self._submit(func, iterable, star, chunksize, terms).get()  # type: ignore[no-any-return]
+        self._check_running()
+        _check_buffersize(buffersize)
+        how, asked = mode(terms), policy(terms)
+        chunk = chunksize or (_AUTOMATIC if self._maxtasksperchild is None else 1)
+
+        def submit(items: list[Any], chunk: int, base: int) -> Any:
+            return self._desk.map(func, items, star, chunk, how, None, None, asked, base)
+
+        return map_lazily(self._desk, submit, iterable, 2 * self._processes * max(chunk, 1), chunk, buffersize)
 
     def _submit(
         self,
@@ -359,15 +405,14 @@ class Pool(_standard.Pool):
         iterable: Iterable[Any],
         star: bool,
         chunksize: int | None,
-        on_error: str,
-        policy: tuple[float | None, int, int, int, int | None],
+        terms: MapTerms,
         callback: Callable[[Any], object] | None = None,
         error_callback: Callable[[BaseException], object] | None = None,
     ) -> Any:
         self._check_running()
-        mode = _mode(on_error)
+        how, asked = mode(terms), policy(terms)
         # A list of its own: the caller may change his while tasks are being sent.
-        items = iterable if type(iterable) in _UNCHANGING else list(iterable)
+        items: Any = iterable if type(iterable) in _UNCHANGING else list(iterable)
         if chunksize is None:
             chunksize = _AUTOMATIC
             if self._maxtasksperchild is not None:
@@ -377,7 +422,7 @@ class Pool(_standard.Pool):
         elif chunksize < 1:
             # As the standard library has it: no chunks, no results.
             items, chunksize = (), 1
-        return self._desk.map(func, items, star, chunksize, mode, callback, error_callback, policy)
+        return self._desk.map(func, items, star, chunksize, how, callback, error_callback, asked)
 
     def _stream(
         self,
@@ -386,19 +431,18 @@ class Pool(_standard.Pool):
         ordered: bool,
         chunksize: int,
         buffersize: int | None,
-        on_error: str,
-        policy: tuple[float | None, int, int, int, int | None],
+        terms: MapTerms,
     ) -> Iterator[_T]:
         self._check_running()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError(f"buffersize must be 1 or more, not {buffersize}")
+        _check_buffersize(buffersize)
+        how, asked = mode(terms), policy(terms)
         window = 2 * self._processes * chunksize if buffersize is None else buffersize
         self._in_background()
         iterator = iter(iterable)
         fixed = buffersize is not None
-        return self._desk.stream(func, iterator, ordered, chunksize, window, fixed, _mode(on_error), policy)
+        return self._desk.stream(func, iterator, ordered, chunksize, window, fixed, how, asked)
 
     # ------------------------------------------------------------------------------------------------ the end
 
@@ -436,129 +480,19 @@ class Pool(_standard.Pool):
             worker.join()
 
 
-def _mode(on_error: str) -> int:
-    try:
-        return _ON_ERROR[on_error]
-    except (KeyError, TypeError):
-        raise ValueError(f"on_error must be 'raise', 'return' or 'skip', not {on_error!r}") from None
+def _check_processes(processes: int) -> None:
+    if processes < 1:
+        raise ValueError("Number of processes must be at least 1")
 
 
-def _policy(timeout: float | None, retries: int, error_retries: int) -> tuple[float | None, int, int, int, int | None]:
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"the timeout of a task must be more than 0 seconds, or None, not {timeout!r}")
-    for name, count in (("retries", retries), ("error_retries", error_retries)):
-        if count < 0:
-            raise ValueError(f"{name} must be 0 or more, not {count!r}")
-    return timeout, retries, error_retries, 0, None
-
-
-def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    reference = weakref.WeakMethod(method)
-
-    def call() -> None:
-        target = reference()
-        if target is not None:
-            target()
-
-    return call
-
-
-def _has_ended(worker: Any) -> bool:
-    if worker.exitcode is not None:
-        return True
-    poller = select.poll()
-    poller.register(worker.sentinel, select.POLLIN)
-    return bool(poller.poll(0))
-
-
-def _call(callback: Callable[[Any], object], value: object) -> None:
-    try:
-        callback(value)
-    except BaseException:
-        # The result is delivered all the same; nobody but the program's stderr can be told.
-        sys.excepthook(*sys.exc_info())
-
-
-# ---------------------------------------------------------------------------------------------------- the end of a pool
-
-
-def _terminate_pool(desk: Any, pool: list[Any], threads: list[threading.Thread], keeping: Any, owner: int) -> None:
-    """Ends a pool whatever its workers do. Runs once: by ``terminate()``, when the pool is dropped, or at exit."""
-    if os.getpid() != owner:
-        return
-    util.debug("finalizing pool")
-    idle = set(desk.terminate())
-    # Whoever is just starting workers finishes with that.
-    with keeping:
-        workers = list(pool)
-    # Those that have nothing to do end by themselves: what they printed is written, what they are to do at exit is done.
-    deadline = time.monotonic() + GRACE
-    for worker in workers:
-        if worker._seat.number in idle:
-            worker.join(max(0.0, deadline - time.monotonic()))
-    for worker in workers:
-        if worker.exitcode is None:
-            worker.terminate()
-    deadline = time.monotonic() + PATIENCE
-    for worker in workers:
-        worker.join(max(0.0, deadline - time.monotonic()))
-    for worker in workers:
-        if worker.exitcode is None:
-            util.debug("killing worker %s", worker.pid)
-            worker.kill()
-            # A stopped process dies of SIGKILL as well.
-            worker.join()
-    for thread in threads:
-        if thread is not threading.current_thread():
-            thread.join(PATIENCE)
+def _check_buffersize(buffersize: int | None) -> None:
+    if buffersize is not None and buffersize < 1:
+        raise ValueError(f"buffersize must be 1 or more, not {buffersize}")
 
 
 # ---------------------------------------------------------------------------------------------------- subclasses, threads
 
-#: What the standard pool is made of. A subclass that replaces any of it gets the standard pool.
-_MACHINERY = frozenset(
-    "_setup_queues _get_sentinels _get_worker_sentinels _join_exited_workers _repopulate_pool _repopulate_pool_static "
-    "_maintain_pool _map_async _guarded_task_generation _wait_for_updates _handle_workers _handle_tasks _handle_results "
-    "_get_tasks _help_stuff_finish _terminate_pool Process".split()
-)
-
-
-def _give_way(cls: type[Pool]) -> None:
-    """Puts the standard library's methods under a subclass that overrides what they are made of."""
-    replaced = sorted(_MACHINERY.intersection(vars(cls)))
-    if not replaced or _OnStandard is None or issubclass(cls, _OnStandard):
-        return
-    util.debug("%s overrides %s: it runs on the standard library's pool", cls.__qualname__, ", ".join(replaced))
-    cls.__bases__ = tuple(_OnStandard if base is Pool else base for base in cls.__bases__)
-
-
-_OnStandard: Any = None
-
-
-class _PoolOnStandard(Pool):
-    """The standard library's pool again, under polyproc's class."""
-
-    _cache: Any = None
-
-    def __init__(
-        self,
-        processes: int | None = None,
-        initializer: Callable[..., object] | None = None,
-        initargs: Iterable[Any] = (),
-        maxtasksperchild: int | None = None,
-        context: Any = None,
-    ) -> None:
-        if context is None:
-            from .context import _default_context
-
-            context = _default_context.get_context()
-        _standard.Pool.__init__(self, processes, initializer, initargs, maxtasksperchild, context)
-
-
-for _name in vars(Pool):
-    if _name in vars(_standard.Pool) and _name not in ("__init__", "__module__", "__doc__", "__dict__", "__weakref__"):
-        setattr(_PoolOnStandard, _name, vars(_standard.Pool)[_name])
-_OnStandard = _PoolOnStandard
+_OnStandard = _pool_on_standard.under(Pool)
 
 
 class ThreadPool(_standard.ThreadPool):

@@ -89,6 +89,13 @@ impl<T> Backlog<T> {
         gone
     }
 
+    /// All of them, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        let urgent = self.others.range(..Reverse(0)).flat_map(|(_, class)| class);
+        let others = self.others.range(Reverse(0)..).flat_map(|(_, class)| class);
+        urgent.chain(&self.usual).chain(others)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.usual.len() + self.others.values().map(VecDeque::len).sum::<usize>()
@@ -112,6 +119,7 @@ mod tests {
         }
         backlog.push_front(7, 99);
         assert_eq!((backlog.len(), backlog.front()), (7, Some(&99)));
+        assert_eq!(backlog.iter().copied().collect::<Vec<_>>(), [99, 2, 4, 0, 3, 1, 5]);
         let gone = backlog.take_if(|&at| at == 0 || at == 4);
         assert_eq!(gone, [4, 0]);
         let order: Vec<_> = std::iter::from_fn(|| backlog.pop_front()).collect();

@@ -88,12 +88,12 @@ impl Ledger {
     }
 
     /// Retires the workers that have had nothing to do for `time` nanoseconds since somebody first looked, as long as more
-    /// than `keep` are left. Gives their seats, and when to look again.
-    pub fn retire_idle(&self, time: u64, keep: usize) -> (Vec<u32>, Deadline) {
+    /// than `keep` are left. Tells when to look again.
+    pub fn retire_idle(&self, time: u64, keep: usize) -> Deadline {
         let now = clock::now();
         let mut book = self.book();
         let mut open = book.places.iter().filter(|place| place.is_open()).count();
-        let (mut retired, mut next) = (Vec::new(), u64::MAX);
+        let mut next = u64::MAX;
         for place in book.places.iter_mut().filter(|place| place.is_open() && place.flight.is_empty()) {
             if open <= keep {
                 break;
@@ -106,12 +106,9 @@ impl Ledger {
                 next = next.min(end);
                 continue;
             }
-            if place.retire() {
-                open -= 1;
-                retired.push(place.number);
-            }
+            open -= usize::from(place.retire());
         }
-        (retired, if next == u64::MAX { Deadline::Never } else { Deadline::At(next) })
+        if next == u64::MAX { Deadline::Never } else { Deadline::At(next) }
     }
 
     /// The seats of retired workers that have not ended yet.

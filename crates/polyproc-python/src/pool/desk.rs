@@ -12,7 +12,7 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use polyproc_engine::Deadline;
@@ -87,7 +87,7 @@ pub struct Desk {
     pub follow: AtomicU32,
     pub followers: AtomicU32,
     /// The pool's own threads sleep here.
-    pub pump_word: AtomicU32,
+    pub pump_word: Arc<AtomicU32>,
     pub calls_word: AtomicU32,
     /// Threads that wait, and how often any has.
     pub users: AtomicU32,
@@ -101,6 +101,10 @@ pub struct Desk {
     /// A task sends nothing twice while another thread feeds.
     pub feeding: AtomicBool,
     keeper: OnceLock<Py<PyAny>>,
+    /// How many workers there may be.
+    pub most: AtomicUsize,
+    /// After how many nanoseconds without a task a worker is not wanted any more, and how many stay all the same.
+    pub idle: OnceLock<(u64, usize)>,
     /// Jobs whose tasks may run only so long.
     pub timed: AtomicU32,
     tolerance: u32,
@@ -338,8 +342,12 @@ impl Desk {
         Ok(())
     }
 
-    /// The exit code of a worker of whom the supervisor cannot tell.
-    pub fn exit_of(&self, py: Python<'_>, pid: i32) -> PyResult<Option<i32>> {
+    /// The exit code of a worker, also of one of whom the supervisor cannot tell.
+    pub fn exit_of(&self, py: Python<'_>, ended: &Ended) -> PyResult<Option<i32>> {
+        let (pid, code) = (ended.pid, ended.status.code());
+        if code.is_some() {
+            return Ok(code);
+        }
         // The keeper hears of it when it collects the worker.
         let known = || self.books().exits.get(&pid).copied();
         if known().is_none()
@@ -366,9 +374,9 @@ impl Desk {
 
 #[pymethods]
 impl Desk {
-    /// `tolerance` workers may end in a row before they are ready.
+    /// There may be `most` workers, and `tolerance` of them may end in a row before they are ready.
     #[new]
-    fn new(tolerance: u32) -> PyResult<Desk> {
+    fn new(most: usize, tolerance: u32) -> PyResult<Desk> {
         Ok(Desk {
             ledger: Ledger::new().map_err(errors::raise)?,
             books: Mutex::default(),
@@ -376,7 +384,7 @@ impl Desk {
             leader: AtomicU32::new(0),
             follow: AtomicU32::new(0),
             followers: AtomicU32::new(0),
-            pump_word: AtomicU32::new(0),
+            pump_word: Arc::default(),
             calls_word: AtomicU32::new(0),
             users: AtomicU32::new(0),
             visits: AtomicU32::new(0),
@@ -387,6 +395,8 @@ impl Desk {
             stopped: AtomicBool::new(false),
             feeding: AtomicBool::new(false),
             keeper: OnceLock::new(),
+            most: AtomicUsize::new(most),
+            idle: OnceLock::new(),
             timed: AtomicU32::new(0),
             tolerance,
             born_in: fork::count(),
@@ -402,7 +412,46 @@ impl Desk {
     #[pyo3(signature = (tasks = None, memory = None))]
     fn open_seat(&self, tasks: Option<u32>, memory: Option<u64>) -> PyResult<Seat> {
         let seat = self.ledger.open_seat(Life { tasks, memory }).map_err(errors::raise)?;
-        Ok(Seat { ledger: Arc::clone(&self.ledger), seat })
+        Ok(Seat { ledger: Arc::clone(&self.ledger), pump: Arc::clone(&self.pump_word), seat })
+    }
+
+    /// From now on there may be `most` workers. Those that are too many are told to end when they have done what they are in.
+    fn resize(&self, most: usize) {
+        self.most.store(most, Ordering::SeqCst);
+        let open = self.ledger.open_seats();
+        self.ledger.retire(open.saturating_sub(most));
+    }
+
+    /// Has workers end that have had no task for `seconds`, as long as more than `least` are left.
+    fn set_idle(&self, seconds: f64, least: usize) {
+        let _ = self.idle.set(((seconds.max(0.0) * 1e9) as u64, least));
+    }
+
+    /// The seats of workers that were told to end because fewer are wanted, and have not ended yet.
+    fn retiring(&self) -> Vec<u32> {
+        self.ledger.retiring()
+    }
+
+    /// How many tasks it is worth to have at hand, at the pace so far.
+    fn appetite(&self) -> usize {
+        self.ledger.appetite()
+    }
+
+    /// How many tasks wait for a worker, up to `most`.
+    fn waiting(&self, most: u32) -> u32 {
+        let books = self.books();
+        let tasks = books.backlog.iter().map(|pending| match pending {
+            Pending::Items { next, count, .. } => count - next,
+            _ => 1,
+        });
+        let mut waiting = 0;
+        for count in tasks {
+            waiting += count;
+            if waiting >= most {
+                return most;
+            }
+        }
+        waiting
     }
 
     /// Notes how a worker ended.
@@ -438,7 +487,7 @@ impl Desk {
         if self.is_idle() {
             self.ledger.stop();
         } else {
-            signal::notify(&self.pump_word, u32::MAX);
+            signal::notify(&*self.pump_word, u32::MAX);
         }
     }
 
@@ -479,10 +528,23 @@ impl Desk {
     /// Ends the pool's own threads, the one that runs callbacks after the last of them.
     fn stop_threads(&self) {
         self.stopped.store(true, Ordering::SeqCst);
-        for word in [&self.pump_word, &self.calls_word] {
+        for word in [&*self.pump_word, &self.calls_word] {
             signal::wake_all(word);
         }
         self.ledger.tell();
+    }
+
+    /// Nothing will be done any more.
+    #[getter]
+    fn is_over(&self) -> bool {
+        self.broken.load(Ordering::SeqCst) || self.terminated.load(Ordering::SeqCst)
+    }
+
+    /// Waits until any of these has its result.
+    fn wait_any(&self, py: Python<'_>, outcomes: Vec<Bound<'_, super::outcome::Outcome>>) -> PyResult<()> {
+        let jobs: Vec<_> = outcomes.iter().map(|outcome| outcome.get().job()).collect();
+        let any = || jobs.iter().any(|job| job.is_over());
+        self.wait_until(py, Deadline::Never, any)?.map_err(errors::raise)
     }
 
     #[getter]
@@ -516,7 +578,8 @@ impl Desk {
     }
 
     /// `function(item)` for each of `items`, a list or a tuple; with `star`, `function(*item)`.
-    #[pyo3(signature = (function, items, star, chunk, on_error, callback = None, error_callback = None, policy = (None, 0, 0, 0, None)))]
+    /// `base` is the place of the first, where they are a part of more.
+    #[pyo3(signature = (function, items, star, chunk, on_error, callback = None, error_callback = None, policy = (None, 0, 0, 0, None), base = 0))]
     #[allow(clippy::too_many_arguments)]
     fn map<'py>(
         slf: &Bound<'py, Self>,
@@ -528,8 +591,10 @@ impl Desk {
         callback: Option<Py<PyAny>>,
         error_callback: Option<Py<PyAny>>,
         policy: Terms,
+        base: u32,
     ) -> PyResult<Bound<'py, super::outcome::Outcome>> {
-        super::feed::map(slf, function, items, star, chunk, on_error, callback, error_callback, self::policy(policy))
+        let policy = self::policy(policy);
+        super::feed::map(slf, function, items, star, chunk, on_error, callback, error_callback, policy, base)
     }
 
     /// `function(item)` for what `iterator` gives, at most `window` ahead of what is consumed; the window grows while the

@@ -475,6 +475,7 @@ pub fn map<'py>(
     on_success: Option<Py<PyAny>>,
     on_failure: Option<Py<PyAny>>,
     policy: Policy,
+    base: u32,
 ) -> PyResult<Bound<'py, Outcome>> {
     let (py, this) = (desk.py(), desk.get());
     this.check_process()?;
@@ -490,7 +491,11 @@ pub fn map<'py>(
         Err(error) => (None, Some(error.into_value(py).into_any())),
     };
     let kept = items.clone().unbind();
-    let job = this.enter(|number| Job::new(number, Shape::List, count, stored, calls, Some(kept), policy, style));
+    let job = this.enter(|number| {
+        let mut job = Job::new(number, Shape::List, count, stored, calls, Some(kept), policy, style);
+        job.base = base;
+        job
+    });
     match error {
         Some(error) => {
             let left = job.settle_rest(|| Raw::Failed(Python::attach(|py| error.clone_ref(py))));

@@ -78,6 +78,8 @@ pub struct Job {
     over: AtomicBool,
     pub callbacks: Option<Box<Callbacks>>,
     pub policy: Policy,
+    /// The place of its first task, where it is a part of more.
+    pub base: u32,
     /// How its function is called.
     pub style: u8,
     /// How often a task was done again, after a death and after an error.
@@ -106,6 +108,8 @@ pub enum Kept {
 struct Body {
     results: Kept,
     first: u32,
+    /// Of an unordered stream: whose results they are.
+    order: VecDeque<u32>,
     /// Tasks that there are so far, and whether that is all.
     count: u32,
     complete: bool,
@@ -132,7 +136,15 @@ impl Job {
             Shape::List => Kept::List(Results::new(count)),
             Shape::Stream { .. } => Kept::Stream(VecDeque::new()),
         };
-        let body = Body { results, first: 0, count, complete: !is_stream, settled: 0, forgotten: false };
+        let body = Body {
+            results,
+            first: 0,
+            order: VecDeque::new(),
+            count,
+            complete: !is_stream,
+            settled: 0,
+            forgotten: false,
+        };
         Job {
             number,
             shape,
@@ -142,6 +154,7 @@ impl Job {
             over: AtomicBool::new(!is_stream && count == 0),
             callbacks,
             policy,
+            base: 0,
             style,
             attempts: Mutex::default(),
             items: Mutex::new(items),
@@ -200,6 +213,9 @@ impl Job {
                 }
             }
         };
+        if !forgotten && self.shape == (Shape::Stream { ordered: false }) {
+            body.order.push_back(index);
+        }
         body.settled += u32::from(old.is_ok());
         let last = self.look(&body);
         drop(body);
@@ -255,7 +271,11 @@ impl Job {
                 results.push_back(Some(raw()));
             }
             // One error tells it; the others are not worth a line each.
-            Kept::Stream(results) if !forgotten => results.push_back(Some(raw())),
+            Kept::Stream(results) if !forgotten => {
+                results.push_back(Some(raw()));
+                let last = body.count;
+                body.order.push_back(last);
+            }
             Kept::Stream(_) => {}
         }
         body.settled = body.count;
@@ -287,16 +307,17 @@ impl Job {
         drop(results);
     }
 
-    /// The next result of a stream, if it is there.
-    pub fn pop(&self) -> Option<Raw> {
+    /// The next result of a stream, if it is there, and its task's place.
+    pub fn pop(&self) -> Option<(u32, Raw)> {
         let mut body = self.body();
         let Kept::Stream(results) = &mut body.results else { return None };
         if !matches!(results.front(), Some(Some(_))) {
             return None;
         }
         let next = results.pop_front().flatten();
+        let index = body.order.pop_front().unwrap_or(body.first);
         body.first = body.first.wrapping_add(1);
-        next
+        next.map(|raw| (index, raw))
     }
 
     /// True if the next result of a stream is there.

@@ -42,7 +42,7 @@ impl Desk {
         self.visits.fetch_add(1, Ordering::SeqCst);
         let result = self.wait_as_user(py, deadline, &over);
         if self.users.fetch_sub(1, Ordering::SeqCst) == 1 {
-            signal::notify(&self.pump_word, u32::MAX);
+            signal::notify(&*self.pump_word, u32::MAX);
         }
         result
     }
@@ -93,13 +93,8 @@ impl Desk {
             if over() {
                 return Ok(Ok(()));
             }
-            let next = self.expire();
-            let until = match (deadline, next) {
-                (Deadline::Never, next) => next,
-                (deadline, Deadline::Never) => deadline,
-                (Deadline::At(end), Deadline::At(next)) => Deadline::At(end.min(next)),
-                (deadline, _) => deadline,
-            };
+            let next = earlier(self.expire(), self.dismiss());
+            let until = earlier(deadline, next);
             match waiting::wait_detached(py, until, |until| self.ledger.wait(until, over))? {
                 Err(Error::TimedOut) if until != deadline && !deadline.passed() => {}
                 Err(Error::TimedOut) => return Ok(if over() { Ok(()) } else { Err(Error::TimedOut) }),
@@ -111,14 +106,31 @@ impl Desk {
 
     /// What the leader does besides collecting: workers replaced, tasks sent.
     fn step(&self, py: Python<'_>) -> PyResult<()> {
-        self.keep(py)?;
-        if !self.feed(py)? {
+        if !self.supply(py)? {
             self.ledger.balance();
         }
         if self.closing.load(Ordering::SeqCst) && self.is_idle() {
             self.ledger.stop();
         }
         Ok(())
+    }
+
+    /// Workers replaced, and started where there is more to do than those can that there are; tasks sent. True if something
+    /// is left to be sent.
+    fn supply(&self, py: Python<'_>) -> PyResult<bool> {
+        self.keep(py)?;
+        let left = self.feed(py)?;
+        if !left || self.idle.get().is_none() || self.ledger.open_seats() >= self.most.load(Ordering::SeqCst) {
+            return Ok(left);
+        }
+        self.vacant.store(true, Ordering::SeqCst);
+        self.keep(py)?;
+        self.feed(py)
+    }
+
+    /// Has workers end that have had nothing to do for long enough; tells when to look again.
+    fn dismiss(&self) -> Deadline {
+        self.idle.get().map_or(Deadline::Never, |&(time, least)| self.ledger.retire_idle(time, least))
     }
 
     /// Ends the workers whose tasks have run too long; tells when to look again.
@@ -185,10 +197,9 @@ impl Desk {
         if self.ledger.has_news() {
             self.collect();
         }
-        self.keep(py)?;
-        self.feed(py)?;
+        self.supply(py)?;
         if self.users.load(Ordering::SeqCst) == 0 {
-            signal::notify(&self.pump_word, u32::MAX);
+            signal::notify(&*self.pump_word, u32::MAX);
         }
         Ok(())
     }
@@ -197,11 +208,12 @@ impl Desk {
     pub fn pump(&self, py: Python<'_>) -> PyResult<()> {
         let stopped = || self.stopped.load(Ordering::SeqCst);
         let alone = || self.users.load(Ordering::SeqCst) == 0;
-        let wanted = || stopped() || (alone() && (!self.is_idle() || self.vacant.load(Ordering::SeqCst)));
+        let idle = || self.is_idle() && !self.vacant.load(Ordering::SeqCst) && !self.ledger.has_news();
+        let wanted = || stopped() || (alone() && !idle());
         let grace = AtomicU32::new(0);
         while !stopped() {
             let seen = py.detach(|| {
-                let _ = signal::wait(&self.pump_word, Deadline::Never, wanted);
+                while let Err(Error::TimedOut) = signal::wait(&*self.pump_word, self.dismiss(), wanted) {}
                 let seen = self.visits.load(Ordering::SeqCst);
                 let _ = signal::wait(&grace, Deadline::At(clock::now() + GRACE), stopped);
                 seen
@@ -211,7 +223,7 @@ impl Desk {
             }
             if self.leader.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 let lead = Lead(self);
-                let enough = || stopped() || !alone() || (self.is_idle() && !self.vacant.load(Ordering::SeqCst));
+                let enough = || stopped() || !alone() || idle();
                 let result = self.lead(py, Deadline::Never, &enough);
                 drop(lead);
                 // The keeper could not start a worker, or an argument could not be encoded: whoever asks is told.
@@ -244,5 +256,15 @@ impl Desk {
             self.ledger.tell();
             outcome?;
         }
+    }
+}
+
+/// The earlier of two deadlines.
+fn earlier(one: Deadline, other: Deadline) -> Deadline {
+    match (one, other) {
+        (Deadline::Never, other) => other,
+        (one, Deadline::Never) => one,
+        (Deadline::At(one), Deadline::At(other)) => Deadline::At(one.min(other)),
+        (Deadline::Now, _) | (_, Deadline::Now) => Deadline::Now,
     }
 }

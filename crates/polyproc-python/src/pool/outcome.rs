@@ -34,6 +34,20 @@ fn helper<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
     py.import("polyproc._pool_errors")?.getattr(name)
 }
 
+/// Which task it was, for errors: its place, and its argument, where that is known.
+type Which<'py> = (Option<u32>, bool, Option<Bound<'py, PyAny>>);
+
+fn which<'py>(py: Python<'py>, job: &Job, index: u32, record: Option<Box<[u8]>>) -> Which<'py> {
+    let argument = match (record, job.items(py), job.shape) {
+        (Some(record), _, _) => record.get(TASK_HEAD..).and_then(|payload| cargo::unpack(py, payload).ok()),
+        (None, Some(arguments), Shape::Single) => Some(arguments.into_bound(py)),
+        (None, Some(items), _) => items.bind(py).get_item(index).ok(),
+        (None, None, _) => None,
+    };
+    let place = (job.shape != Shape::Single).then_some(job.base.wrapping_add(index));
+    (place, argument.is_some(), argument)
+}
+
 /// What came of a task: its value, or else the exception. The outer error has nothing to do with the task.
 fn open<'py>(
     py: Python<'py>,
@@ -43,55 +57,46 @@ fn open<'py>(
     raw: Raw,
 ) -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
     let exception = |object: Bound<'py, PyAny>| Ok(Err(PyErr::from_value(object)));
+    let read = |verdict, payload| read(py, verdict, payload, || which(py, job, index, None));
     match raw {
         Raw::Small(bytes) => match &*bytes {
-            [verdict, payload @ ..] => read(py, *verdict, cargo::unpack(py, payload)),
+            [verdict, payload @ ..] => read(*verdict, cargo::unpack(py, payload)),
             [] => Ok(Err(damaged())),
         },
         Raw::Large(mut envelope) => {
             let verdict = envelope.inline.get(RESULT_HEAD - 1).copied().unwrap_or(verdict::ERROR);
             let kind = envelope.inline.get(RESULT_HEAD).copied();
             let payload = cargo::unpack_large(py, kind.as_ref(), &mut envelope);
-            read(py, verdict, payload)
+            read(verdict, payload)
         }
         Raw::Died(ended, kept) => {
-            let argument = match (kept, job.items(py)) {
-                (Some(record), _) => record.get(TASK_HEAD..).and_then(|payload| cargo::unpack(py, payload).ok()),
-                (None, Some(items)) => items.bind(py).get_item(index).ok(),
-                (None, None) => None,
-            };
-            match ended.because {
-                Some(Because::Cancelled) => return exception(helper(py, "cancelled")?.call0()?),
+            let which = which(py, job, index, kept);
+            let policy = &job.policy;
+            exception(match ended.because {
+                Some(Because::Cancelled) => helper(py, "cancelled")?.call0()?,
                 Some(Because::TimedOut) => {
-                    let seconds = job.policy.timeout.map_or(0.0, |limit| limit as f64 / 1e9);
-                    let place = (job.shape != Shape::Single).then_some(index);
-                    let error = helper(py, "timed_out")?;
-                    return exception(error.call1((ended.pid, seconds, place, argument.is_some(), argument))?);
+                    let seconds = policy.timeout.map_or(0.0, |limit| limit as f64 / 1e9);
+                    helper(py, "timed_out")?.call1((which, ended.pid, seconds))?
                 }
                 Some(Because::TookTooMuch(took)) => {
-                    let limit = job.policy.memory.unwrap_or(0);
-                    let place = (job.shape != Shape::Single).then_some(index);
-                    let error = helper(py, "took_too_much")?;
-                    return exception(error.call1((ended.pid, limit, took, place, argument.is_some(), argument))?);
+                    helper(py, "took_too_much")?.call1((which, ended.pid, policy.memory.unwrap_or(0), took))?
                 }
-                None => {}
-            }
-            let single = job.shape == Shape::Single;
-            let place = (!single).then_some(index);
-            let text = ended.status.to_string();
-            let code = match ended.status.code() {
-                None => desk.exit_of(py, ended.pid)?,
-                known => known,
-            };
-            let kills = ended.kills;
-            exception(helper(py, "died")?.call1((ended.pid, code, text, place, argument.is_some(), argument, kills))?)
+                None => {
+                    let code = desk.exit_of(py, &ended)?;
+                    let how = ended.status.to_string();
+                    helper(py, "died")?.call1((which, ended.pid, code, how, ended.kills))?
+                }
+            })
         }
         Raw::Failed(error) => exception(error.into_bound(py)),
         Raw::Cancelled => exception(helper(py, "cancelled")?.call0()?),
         Raw::Terminated => exception(helper(py, "terminated")?.call0()?),
         Raw::Broken => {
             let (note, ended) = desk.why_broken(py)?;
-            let last = ended.map(|ended| (ended.pid, ended.status.code(), ended.status.to_string()));
+            let last = match ended {
+                Some(ended) => Some((ended.pid, desk.exit_of(py, &ended)?, ended.status.to_string())),
+                None => None,
+            };
             exception(helper(py, "broken")?.call1((note, last))?)
         }
     }
@@ -101,15 +106,16 @@ fn read<'py>(
     py: Python<'py>,
     verdict: u8,
     payload: PyResult<Bound<'py, PyAny>>,
+    which: impl FnOnce() -> Which<'py>,
 ) -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
     match (verdict, payload) {
         (verdict::VALUE, Ok(value)) => Ok(Ok(value)),
         (_, Ok(described)) => {
-            let error = helper(py, "rebuild")?.call1((described,))?;
+            let error = helper(py, "rebuild")?.call1((described, which()))?;
             Ok(Err(PyErr::from_value(error)))
         }
         (_, Err(error)) if error.is_instance_of::<PyException>(py) => {
-            let error = helper(py, "unreadable")?.call1((error.into_value(py),))?;
+            let error = helper(py, "unreadable")?.call1((error.into_value(py), which()))?;
             Ok(Err(PyErr::from_value(error)))
         }
         (_, Err(error)) => Err(error),
@@ -129,11 +135,12 @@ fn open_job<'py>(py: Python<'py>, desk: &Desk, job: &Job, mode: u8) -> PyResult<
             Piece::One(raw) => list.add(open(py, desk, job, index, raw.unwrap_or(Raw::Terminated))?)?,
             Piece::Run(run) => {
                 let mut entries = Entries::new(py, run.bytes.get(run.at..).unwrap_or_default());
-                for _ in 0..run.count {
+                for index in index..index.saturating_add(run.count) {
                     match entries.next() {
                         Ok(Entry::Plain(value)) => list.add(Ok(value))?,
                         Ok(Entry::Apart([verdict, payload @ ..])) => {
-                            list.add(read(py, *verdict, cargo::unpack(py, payload))?)?;
+                            let which = || which(py, job, index, None);
+                            list.add(read(py, *verdict, cargo::unpack(py, payload), which)?)?;
                         }
                         Ok(Entry::Apart([])) => list.add(Err(damaged()))?,
                         Err(error) => list.add(Err(error))?,
@@ -242,6 +249,10 @@ pub struct Outcome {
 impl Outcome {
     pub fn new<'py>(desk: &Bound<'py, Desk>, job: Arc<Job>, on_error: u8) -> PyResult<Bound<'py, Outcome>> {
         Bound::new(desk.py(), Outcome { desk: desk.clone().unbind(), job, on_error, opened: Mutex::new(None) })
+    }
+
+    pub fn job(&self) -> Arc<Job> {
+        Arc::clone(&self.job)
     }
 
     fn opened(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, bool)> {
@@ -469,11 +480,13 @@ impl StreamCore {
     }
 
     /// The consumer had to wait: it is faster than the workers, or they had too little to do.
-    fn widen(&self) {
+    fn widen(&self, desk: &Desk) {
         let window = self.window.load(Ordering::SeqCst);
         if !self.fixed && self.since.load(Ordering::SeqCst) >= window {
             self.since.store(0, Ordering::SeqCst);
-            self.window.store((window * 2).min(WIDEST.max(window)), Ordering::SeqCst);
+            // As far as the workers could do in some milliseconds.
+            let reach = u32::try_from(desk.ledger.appetite() * 2).unwrap_or(WIDEST).min(WIDEST);
+            self.window.store((window * 2).min(reach.max(window)), Ordering::SeqCst);
         }
     }
 }
@@ -495,8 +508,8 @@ impl Stream {
         let (desk, core) = (self.desk.get(), &self.core);
         loop {
             core.draw(py, desk)?;
-            if let Some(raw) = core.job.pop() {
-                let index = core.consumed.fetch_add(1, Ordering::SeqCst);
+            if let Some((index, raw)) = core.job.pop() {
+                core.consumed.fetch_add(1, Ordering::SeqCst);
                 core.since.fetch_add(1, Ordering::SeqCst);
                 match open(py, desk, &core.job, index, raw)? {
                     Ok(value) => return Ok(value.unbind()),
@@ -508,7 +521,7 @@ impl Stream {
             if core.job.is_spent() {
                 return Err(PyStopIteration::new_err(()));
             }
-            core.widen();
+            core.widen(desk);
             core.draw(py, desk)?;
             match desk.wait_until(py, deadline, || core.job.has_next() || core.job.is_spent())? {
                 Ok(()) => {}

@@ -1,9 +1,11 @@
 //! A worker's place: made by the pool, handed to the worker's process, watched by the supervisor.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use polyproc_engine::pool::{self, Ledger};
 use polyproc_engine::process::supervisor;
+use polyproc_engine::sync::signal;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -14,6 +16,8 @@ use crate::sharing;
 #[pyclass(module = "polyproc._polyproc", frozen)]
 pub struct Seat {
     pub ledger: Arc<Ledger>,
+    /// The word that the pool's own thread sleeps on.
+    pub pump: Arc<AtomicU32>,
     pub seat: pool::Seat,
 }
 
@@ -42,13 +46,14 @@ impl Seat {
 
     /// From now on the end of this process is the end of the worker that has the seat.
     fn watch(&self, child: &Bound<'_, Child>) {
-        let (ledger, number) = (Arc::clone(&self.ledger), self.seat.number);
+        let (ledger, pump, number) = (Arc::clone(&self.ledger), Arc::clone(&self.pump), self.seat.number);
         ledger.seated(number, child.get().engine());
         supervisor::tell(
             child.get().engine(),
             Box::new(move |child| {
                 if let Some(report) = child.report() {
                     ledger.ended(number, report.pid, report.status);
+                    signal::notify(&*pump, u32::MAX);
                 }
             }),
         );
