@@ -167,6 +167,15 @@ pub enum TaskError {
         /// What is known.
         detail: String,
     },
+    /// The task was not begun, and will not be: its [`Pool`](crate::Pool) was dropped, or has no workers and cannot start any.
+    #[non_exhaustive]
+    #[error("{process}: the task was not done: {detail}")]
+    NotDone {
+        /// This process, whose pool it was.
+        process: Identity,
+        /// Why.
+        detail: String,
+    },
 }
 
 struct At<'a>(&'a Option<String>);
@@ -203,7 +212,8 @@ impl TaskError {
             | TaskError::Exited { process, .. }
             | TaskError::TimedOut { process, .. }
             | TaskError::Codec { process, .. }
-            | TaskError::Lost { process, .. } => process,
+            | TaskError::Lost { process, .. }
+            | TaskError::NotDone { process, .. } => process,
         }
     }
 }

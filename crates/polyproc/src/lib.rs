@@ -102,7 +102,7 @@ pub use polyproc_macros::Plain;
 /// ```
 ///
 pub use polyproc_macros::main;
-pub use pool::Pool;
+pub use pool::{ParMap, Pool};
 pub use process::{Builder, Process};
 pub use queue::{EncodesAs, Queue};
 pub use reentrant::{ReentrantGuard, ReentrantLock};
@@ -112,6 +112,11 @@ pub use shared::{Shared, SharedCell, SharedSlice};
 pub use start::start;
 pub use sync::{Barrier, Condition, Permit, Semaphore};
 pub use task::Task;
+
+/// What most programs use: `use polyproc::prelude::*`.
+pub mod prelude {
+    pub use crate::{Lock, ParMap, Pool, Process, Queue, TaskError};
+}
 
 #[doc(hidden)]
 pub use start::run_main;

@@ -6,21 +6,31 @@
 //! Whoever waits for a result does the pool's work meanwhile: collects, sends, replaces. So a round trip has no thread in
 //! between. While nobody waits, the pool's own thread does it.
 
+mod books;
+mod builder;
 mod desk;
 mod map;
+mod outcome;
+mod progress;
+mod staff;
+mod terms;
+mod ticket;
 mod worker;
 
-pub use map::{Map, Unordered};
+pub use builder::Builder;
+#[doc(hidden)]
+pub use map::Single;
+pub use map::{Map, ParMap, Unordered};
+pub use progress::{Progress, Watched};
+pub use terms::Terms;
+pub use ticket::Ticket;
 
-use crate::task::{Place, Task};
-use crate::{Result, TaskError, wire};
-use desk::{Desk, Group, Waiting};
+use crate::Result;
+use crate::task::Task;
+use desk::Desk;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// A number of processes that work through tasks.
 ///
@@ -43,67 +53,6 @@ use std::time::Duration;
 /// ```
 pub struct Pool {
     desk: Arc<Desk>,
-}
-
-/// Says what a [`Pool`] is to be like. Made by [`Pool::builder`].
-///
-/// # Examples
-/// ```
-/// use polyproc::{Pool, TaskError};
-/// use std::time::Duration;
-///
-/// fn wait(milliseconds: u64) {
-///     std::thread::sleep(Duration::from_millis(milliseconds));
-/// }
-///
-/// let pool = Pool::builder().workers(2).timeout(Duration::from_millis(100)).build()?;
-/// let late = pool.submit(wait, (60_000,))?;
-/// assert!(pool.submit(wait, (1,))?.join().is_ok());
-/// assert!(matches!(late.join(), Err(TaskError::TimedOut { .. })));
-/// # Ok::<(), polyproc::Error>(())
-/// ```
-#[derive(Clone, Debug, Default)]
-#[must_use = "a builder starts nothing until build is called"]
-pub struct Builder {
-    workers: Option<usize>,
-    timeout: Option<Duration>,
-    retries: u32,
-    recycle_after: Option<u32>,
-}
-
-impl Builder {
-    /// How many workers; as many as there are CPUs for this process, if nobody says.
-    pub fn workers(mut self, count: usize) -> Builder {
-        self.workers = Some(count.max(1));
-        self
-    }
-
-    /// How long one task may take. The worker of one that takes longer is killed; the task ends with
-    /// [`TaskError::TimedOut`].
-    pub fn timeout(mut self, timeout: Duration) -> Builder {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// How many times a task whose worker died is tried again. A task that panicked, or was too late, is not.
-    pub fn retry(mut self, times: u32) -> Builder {
-        self.retries = times;
-        self
-    }
-
-    /// After how many tasks a worker is replaced by a fresh one: for libraries that leak.
-    pub fn recycle_after(mut self, tasks: u32) -> Builder {
-        self.recycle_after = Some(tasks.max(1));
-        self
-    }
-
-    /// Starts the workers.
-    ///
-    /// # Errors
-    /// [`Error::Engine`](crate::Error::Engine) if the system has no room for them.
-    pub fn build(self) -> Result<Pool> {
-        Ok(Pool { desk: Desk::open(self)? })
-    }
 }
 
 impl Pool {
@@ -144,42 +93,69 @@ impl Pool {
         F: Task<A>,
         A: Serialize,
     {
-        let _ = function;
-        let place = Place::of::<F, A>()?;
-        self.submit_at(place, &arguments, None)
-    }
-
-    fn submit_at<A: Serialize, R>(&self, place: Place, arguments: &A, group: Option<&Arc<Group>>) -> Result<Ticket<R>> {
-        let (mut head, _) = wire::encode(&place, vec![0; 8])?;
-        head.push(worker::place::HERE);
-        let begins = head.len();
-        let (mut record, mut luggage) = wire::encode(arguments, head)?;
-        wire::leave_descriptors(&mut record, &mut luggage)?;
-        if !luggage.blocks.is_empty() {
-            // A task may have to be sent twice.
-            let detail =
-                "polyproc::Bytes cannot go to a pool: give it to a Process, or send it through a queue".to_owned();
-            return Err(crate::Error::Encode { type_name: std::any::type_name::<A>(), detail });
-        }
-        let id = self.desk.submit(Waiting { record, begins, luggage, attempts: 0 }, group.map(Arc::clone));
-        Ok(Ticket { desk: Arc::clone(&self.desk), id, returns: PhantomData })
+        self.with().submit(function, arguments)
     }
 
     /// Runs a function of one argument over items; gives the results in their order. Items are taken as results are asked
-    /// for, some thousands ahead.
+    /// for, some thousands ahead ([`Terms::in_flight`]), so the iterator may be lazy, or endless.
     ///
     /// # Errors
     /// [`Error::Unreachable`](crate::Error::Unreachable), as [`Process::spawn`](crate::Process::spawn). An item that cannot be
     /// sent is an error in its place.
-    pub fn map<F, T, I>(&self, function: F, items: I) -> Result<Map<'_, T, F::Output, I::IntoIter>>
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let lengths: Result<Vec<usize>, _> = pool.map(|s: String| s.len(), "a bb ccc".split(' ').map(String::from))?.collect();
+    /// assert_eq!(lengths.unwrap(), [1, 2, 3]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn map<F, T, I>(&self, function: F, items: I) -> Result<Map<'_, F::Output, Single<I::IntoIter>>>
     where
         F: Task<(T,)>,
         T: Serialize,
         I: IntoIterator<Item = T>,
     {
-        let _ = function;
-        let place = Place::of::<F, (T,)>()?;
-        Ok(Map::new(self, place, items.into_iter()))
+        self.with().map(function, items)
+    }
+
+    /// As [`Pool::map`], for a function of several arguments: each item is a tuple of them.
+    ///
+    /// # Errors
+    /// As [`Pool::map`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let powers = pool.starmap(u64::pow, [(2, 10), (3, 4), (10, 3)])?;
+    /// assert_eq!(powers.map(Result::unwrap).collect::<Vec<_>>(), [1024, 81, 1000]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn starmap<F, A, I>(&self, function: F, items: I) -> Result<Map<'_, F::Output, I::IntoIter>>
+    where
+        F: Task<A>,
+        A: Serialize,
+        I: IntoIterator<Item = A>,
+    {
+        self.with().starmap(function, items)
+    }
+
+    /// To say on what terms some tasks are done: how long each may take, how often it is tried again.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// use std::time::Duration;
+    ///
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let halves = pool.with().timeout(Duration::from_secs(5)).retry(2).map(|x: u32| x / 2, [8, 10])?;
+    /// assert_eq!(halves.map(Result::unwrap).collect::<Vec<_>>(), [4, 5]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn with(&self) -> Terms<'_> {
+        Terms::new(self)
     }
 
     /// Waits until all that was submitted is done, and ends the workers.
@@ -197,66 +173,5 @@ impl Drop for Pool {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("workers", &self.workers()).finish_non_exhaustive()
-    }
-}
-
-/// A task that was submitted: its result, some time. Dropping it forgets the result; the task is done all the same.
-pub struct Ticket<R> {
-    desk: Arc<Desk>,
-    id: u64,
-    returns: PhantomData<fn() -> R>,
-}
-
-impl<R: DeserializeOwned> Ticket<R> {
-    /// Waits for the result.
-    ///
-    /// # Errors
-    /// Why there is none: see [`TaskError`].
-    pub fn join(self) -> Result<R, TaskError> {
-        self.desk.wait(self.id, polyproc_engine::Deadline::Never);
-        self.desk.take(self.id, polyproc_engine::Deadline::Never, Duration::MAX)
-    }
-
-    /// As [`Ticket::join`], but waits no longer than `timeout`.
-    ///
-    /// # Errors
-    /// As [`Ticket::join`], and [`TaskError::TimedOut`]: then the task goes on, and can be joined again.
-    pub fn join_timeout(&mut self, timeout: Duration) -> Result<R, TaskError> {
-        let deadline = wire::within(timeout);
-        self.desk.wait(self.id, deadline);
-        self.desk.take(self.id, deadline, timeout)
-    }
-
-    /// Gives the task up: it does not begin, or, if it runs, its worker is killed, and replaced by another.
-    ///
-    /// # Examples
-    /// ```
-    /// use polyproc::Pool;
-    /// let pool = Pool::builder().workers(1).build()?;
-    /// let endless = pool.submit(|| std::thread::sleep(std::time::Duration::MAX), ())?;
-    /// let next = pool.submit(|| 1, ())?;
-    /// endless.cancel();
-    /// assert_eq!(next.join().unwrap(), 1);
-    /// # Ok::<(), polyproc::Error>(())
-    /// ```
-    pub fn cancel(self) {
-        self.desk.cancel(self.id);
-    }
-
-    /// True once there is a result, or an error.
-    pub fn is_done(&self) -> bool {
-        self.desk.wait(self.id, polyproc_engine::Deadline::Now)
-    }
-}
-
-impl<R> Drop for Ticket<R> {
-    fn drop(&mut self) {
-        self.desk.forget(self.id);
-    }
-}
-
-impl<R> fmt::Debug for Ticket<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ticket").field("id", &self.id).finish_non_exhaustive()
     }
 }

@@ -16,6 +16,6 @@ mod queue;
 pub(crate) mod ring;
 
 pub use bell::{event_bell, event_changed};
-pub use parcel::{Body, Envelope, INLINE_MAX, Parcel};
+pub use parcel::{Body, Envelope, INLINE_MAX, Parcel, duplicate};
 pub use pipe::{PipeEnd, Transport, pipe};
 pub use queue::Queue;

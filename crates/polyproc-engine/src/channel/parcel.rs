@@ -93,6 +93,11 @@ impl<'a> Parcel<'a> {
         self.blocks.push(lease);
     }
 
+    /// The blocks of a message that was not sent.
+    pub fn into_leases(self) -> Vec<Lease> {
+        self.blocks
+    }
+
     /// Names the objects whose handles stand in the message, so that they live until it has been read.
     ///
     /// The caller holds them until the message is sent.
@@ -108,6 +113,15 @@ unsafe fn copy_in(bytes: *const u8, length: usize) -> Result<Lease> {
     // SAFETY: the caller vouches for the source; the lease has `length` bytes that nobody else has.
     unsafe { std::ptr::copy_nonoverlapping(bytes, lease.as_ptr(), length) };
     Ok(lease)
+}
+
+/// A block with the same bytes.
+///
+/// # Errors
+/// As [`Lease::allocate`].
+pub fn duplicate(lease: &Lease) -> Result<Lease> {
+    // SAFETY: a lease is valid for its length.
+    unsafe { copy_in(lease.as_ptr(), lease.len()) }
 }
 
 /// The bytes of a message that has come.

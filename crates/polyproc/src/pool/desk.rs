@@ -1,100 +1,44 @@
-//! The pool's books: tasks that wait, tasks that are out, results that nobody has taken, and who does the work.
+//! The pool's desk: takes tasks in, sends them, and collects what came of them.
 
-use super::Builder;
-use super::worker::{self, LaneName, SMALL, verdict};
-use crate::process::{self, Process};
-use crate::wire::{self, Arrived, Luggage};
+use super::books::{Books, Group, Job, Policy, Waiting, Worker};
+use super::builder::{Builder, Hook};
+use super::outcome::{Raw, this_process};
+use super::staff::FAILURES;
+use super::worker::{self, SMALL};
 use crate::{Identity, Result, TaskError};
-use polyproc_engine::channel::Envelope;
+use polyproc_engine::Deadline;
+use polyproc_engine::channel::duplicate;
 use polyproc_engine::pool::{Because, Ledger, Life, Outcome, Settled, Terms, Withdrawn};
-use polyproc_engine::process::Status;
-use polyproc_engine::sys::{cpu, proc};
-use polyproc_engine::{Deadline, Error as EngineError};
+use polyproc_engine::sys::cpu;
 use serde::de::DeserializeOwned;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
 use std::time::Duration;
 
 /// While somebody waits, the pool's own thread looks after what is left to it at this interval.
 const GRACE: Duration = Duration::from_millis(1);
 /// The longest that a waiter sleeps before it looks for itself, in nanoseconds.
 const LOOK: u64 = 200_000_000;
-/// So many workers may end, one after another, before they are ready for a task.
-const FAILURES: u32 = 8;
-
-/// A task that was not sent yet.
-pub(super) struct Waiting {
-    /// Room for its number, the place of its function, and its arguments.
-    pub record: Vec<u8>,
-    /// Where the arguments begin.
-    pub begins: usize,
-    pub luggage: Luggage,
-    pub attempts: u32,
-}
-
-/// What came of a task.
-enum Raw {
-    Small(Box<[u8]>),
-    Large(Box<Envelope>),
-    Died(Identity, Status),
-    TimedOut(Identity),
-    Refused(String),
-}
-
-#[derive(Default)]
-struct Job {
-    raw: Option<Raw>,
-    /// To be sent again, if its worker dies.
-    again: Option<Waiting>,
-    /// Nobody wants its result.
-    forgotten: bool,
-    /// Those who wait for any of several.
-    group: Option<Arc<Group>>,
-}
-
-/// Tasks of which any may be waited for: those that are settled, by their numbers.
-#[derive(Default)]
-pub(super) struct Group {
-    settled: Mutex<VecDeque<u64>>,
-}
-
-impl Group {
-    fn settled(&self) -> MutexGuard<'_, VecDeque<u64>> {
-        self.settled.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A worker: its handle gives what it ended with.
-type Worker = Process<std::result::Result<(), String>>;
-
-#[derive(Default)]
-struct Books {
-    jobs: HashMap<u64, Job>,
-    backlog: VecDeque<(u64, Waiting)>,
-    seats: HashMap<u32, Worker>,
-    next: u64,
-    failures: u32,
-    made: u32,
-}
-
 /// The state of a pool.
 pub(super) struct Desk {
-    ledger: Arc<Ledger>,
-    books: Mutex<Books>,
-    count: usize,
-    timeout: Option<Duration>,
-    retries: u32,
-    recycle_after: Option<u32>,
+    pub(super) ledger: Arc<Ledger>,
+    pub(super) books: Mutex<Books>,
+    pub(super) count: usize,
+    pub(super) policy: Policy,
+    pub(super) life: Life,
+    pub(super) on_start: Option<Hook>,
+    pub(super) on_exit: Option<Hook>,
+    /// By the number of a task that was sent: how long it may take, in nanoseconds. Whoever has this lock takes no other.
+    pub(super) limits: Mutex<HashMap<u64, u64>>,
+    /// The shortest that a task was ever given.
+    pub(super) shortest: AtomicU64,
     /// Threads that wait for a result.
-    users: AtomicU32,
+    pub(super) users: AtomicU32,
     /// Grows with every result, so that who waits knows to look.
-    settled: AtomicU64,
-    closing: AtomicBool,
-}
-
-pub(super) fn this_process() -> Identity {
-    Identity { pid: proc::pid(), name: "this process".to_owned() }
+    pub(super) settled: AtomicU64,
+    pub(super) closing: AtomicBool,
 }
 
 impl Desk {
@@ -103,9 +47,12 @@ impl Desk {
             ledger: Ledger::new()?,
             books: Mutex::default(),
             count: plan.workers.unwrap_or(cpu::usable() as usize),
-            timeout: plan.timeout,
-            retries: plan.retries,
-            recycle_after: plan.recycle_after,
+            policy: plan.policy,
+            life: plan.life,
+            on_start: plan.on_start,
+            on_exit: plan.on_exit,
+            limits: Mutex::default(),
+            shortest: AtomicU64::new(u64::MAX),
             users: AtomicU32::new(0),
             settled: AtomicU64::new(0),
             closing: AtomicBool::new(false),
@@ -121,45 +68,25 @@ impl Desk {
         Ok(desk)
     }
 
-    fn books(&self) -> MutexGuard<'_, Books> {
+    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn limits(&self) -> MutexGuard<'_, HashMap<u64, u64>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn workers(&self) -> usize {
         self.count
     }
 
-    /// Starts a worker.
-    fn hire(&self) -> Result<()> {
-        let seat = self.ledger.open_seat(Life { tasks: self.recycle_after, ..Life::default() })?;
-        let number = seat.number;
-        let ledger = Arc::clone(&self.ledger);
-        let pid = Arc::new(AtomicU32::new(0));
-        let known = Arc::clone(&pid);
-        let told = move |status: Status| ledger.ended(number, known.load(Ordering::Acquire) as i32, status);
-        // Under the lock, so that the end of a worker is never dealt with before its seat is taken.
-        let mut books = self.books();
-        books.made += 1;
-        let name = format!("pool-{}", books.made);
-        let give = |child| self.ledger.share_seat(number, child);
-        let spawned = Process::builder().name(name.clone()).spawn_with(
-            worker::serve,
-            (LaneName::of(seat.handle), name),
-            give,
-            Some(Box::new(told)),
-        );
-        match spawned {
-            Ok(worker) => {
-                pid.store(worker.pid() as u32, Ordering::Release);
-                self.ledger.seated(number, worker.child());
-                books.seats.insert(number, worker);
-                Ok(())
-            }
-            Err(error) => {
-                self.ledger.close_seat(number);
-                Err(error)
-            }
-        }
+    pub(super) fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    /// How many bytes wait to be sent.
+    pub(super) fn weight(&self) -> usize {
+        self.books().weight
     }
 
     /// Enters a task, and sends it if a worker has room for it.
@@ -167,12 +94,13 @@ impl Desk {
         let mut books = self.books();
         books.next += 1;
         let id = books.next;
-        books.jobs.insert(id, Job { group, ..Job::default() });
+        books.jobs.insert(id, Job { group, timeout: waiting.policy.timeout, ..Job::default() });
+        books.weight += waiting.weight();
         books.backlog.push_back((id, waiting));
         let broken = books.seats.is_empty() && books.failures >= FAILURES;
         drop(books);
         if broken {
-            self.give_up("its workers end before they can begin");
+            self.give_up_on_workers();
         } else {
             self.feed();
         }
@@ -185,7 +113,7 @@ impl Desk {
             let mut sent = 0;
             while sent < room.tasks {
                 let mut books = self.books();
-                let Some((id, waiting)) = books.backlog.pop_front() else { break };
+                let Some((id, waiting)) = books.pop() else { break };
                 // Sent under the lock: its result must not come before it is known what to keep.
                 match self.send(room.seat, id, waiting, &mut books) {
                     Ok(true) => sent += 1,
@@ -194,10 +122,17 @@ impl Desk {
                 }
             }
             if sent == 0 {
-                return;
+                break;
             }
             self.ledger.wake(room.seat);
         }
+        self.ring();
+    }
+
+    /// Wakes those who awaited what was settled.
+    pub(super) fn ring(&self) {
+        let wakers = std::mem::take(&mut self.books().wakers);
+        wakers.into_iter().for_each(Waker::wake);
     }
 
     /// False if the seat takes no more: the task is back in the backlog. An error if the task is settled by it.
@@ -210,20 +145,34 @@ impl Desk {
         }
         let (inline, arguments) =
             if large { (&record[..begins], Some(&record[begins..])) } else { (&record[..], None) };
+        let again = waiting.attempts < waiting.policy.retries;
+        // Whoever gets them first has them for itself.
+        let copied = if again { &waiting.luggage.blocks[..] } else { &[] };
+        let copies = copied.iter().map(duplicate).collect::<polyproc_engine::Result<Vec<_>>>();
+        if let Some(timeout) = waiting.policy.timeout {
+            let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+            self.limits().insert(id, timeout);
+            if self.shortest.fetch_min(timeout, Ordering::SeqCst) > timeout {
+                // The pool's own thread is to look more often.
+                self.ledger.tell();
+            }
+        }
         let handles = waiting.luggage.handles();
-        let sent = worker::beside(inline, arguments, &mut waiting.luggage, &handles)
-            .and_then(|mut parcel| self.ledger.send(seat, id, &mut parcel, &mut None, Terms::default()));
+        let sent = copies.and_then(|copies| {
+            let mut parcel = worker::beside(inline, arguments, &mut waiting.luggage, &handles)?;
+            let sent = self.ledger.send(seat, id, &mut parcel, &mut None, Terms::default())?;
+            waiting.luggage.blocks = if sent { copies } else { worker::blocks_of(parcel, large) };
+            Ok(sent)
+        });
         match sent {
             Ok(true) => {
-                if waiting.attempts < self.retries
-                    && let Some(job) = books.jobs.get_mut(&id)
-                {
+                if again && let Some(job) = books.jobs.get_mut(&id) {
                     job.again = Some(waiting);
                 }
                 Ok(true)
             }
             Ok(false) => {
-                books.backlog.push_front((id, waiting));
+                books.push_front(id, waiting);
                 Ok(false)
             }
             Err(error) => {
@@ -233,8 +182,11 @@ impl Desk {
         }
     }
 
-    fn settle(&self, books: &mut Books, id: u64, raw: Raw) {
+    pub(super) fn settle(&self, books: &mut Books, id: u64, raw: Raw) {
         let Some(job) = books.jobs.get_mut(&id) else { return };
+        if job.timeout.is_some() {
+            self.limits().remove(&id);
+        }
         if job.forgotten {
             books.jobs.remove(&id);
         } else {
@@ -243,6 +195,7 @@ impl Desk {
             if let Some(group) = job.group.take() {
                 group.settled().push_back(id);
             }
+            books.wakers.extend(job.waker.take());
         }
         self.settled.fetch_add(1, Ordering::SeqCst);
     }
@@ -253,18 +206,18 @@ impl Desk {
         loop {
             let more = self.ledger.drain(&mut settled);
             let any = !settled.is_empty();
-            let mut vacant = 0;
+            let mut left = Vec::new();
             if any {
                 let mut books = self.books();
                 for Settled { id, outcome, .. } in settled.drain(..) {
-                    vacant += usize::from(self.book(&mut books, id, outcome));
+                    left.extend(self.book(&mut books, id, outcome));
                 }
             }
             if any && self.users.load(Ordering::SeqCst) > 1 {
                 self.ledger.tell();
             }
-            for _ in 0..vacant {
-                self.replace();
+            for (worker, was_ready) in left {
+                self.replace(worker, was_ready);
             }
             if !more {
                 break;
@@ -276,8 +229,8 @@ impl Desk {
         }
     }
 
-    /// Books one outcome. True if a place has become vacant.
-    fn book(&self, books: &mut Books, id: u64, outcome: Outcome) -> bool {
+    /// Books one outcome. Gives the worker that has left, and whether it had been ready for tasks.
+    fn book(&self, books: &mut Books, id: u64, outcome: Outcome) -> Option<(Worker, bool)> {
         match outcome {
             Outcome::Done(bytes) => self.settle(books, id, Raw::Small(bytes)),
             Outcome::Large(envelope) => self.settle(books, id, Raw::Large(Box::new(envelope))),
@@ -287,59 +240,42 @@ impl Desk {
                 let process = Identity { pid: ended.pid, name };
                 let again = books.jobs.get_mut(&id).and_then(|job| job.again.take());
                 match again {
-                    _ if ended.because == Some(Because::TimedOut) => self.settle(books, id, Raw::TimedOut(process)),
+                    _ if ended.because == Some(Because::TimedOut) => {
+                        let after = books.jobs.get(&id).and_then(|job| job.timeout).unwrap_or_default();
+                        self.settle(books, id, Raw::TimedOut(process, after));
+                    }
                     Some(mut waiting) => {
                         waiting.attempts += 1;
                         log::warn!("polyproc: {process} died in a task, which is tried again");
-                        books.backlog.push_front((id, waiting));
+                        books.push_front(id, waiting);
                     }
                     None => self.settle(books, id, Raw::Died(process, ended.status)),
                 }
             }
             Outcome::Left(ended) => {
-                books.seats.remove(&ended.seat);
-                books.failures = if ended.was_ready { 0 } else { books.failures + 1 };
-                return true;
+                return books.seats.remove(&ended.seat).map(|worker| (worker, ended.was_ready));
             }
             // Notes, and what only the other face asks for.
             _ => {}
         }
-        false
-    }
-
-    fn replace(&self) {
-        if self.closing.load(Ordering::SeqCst) {
-            return;
-        }
-        if self.books().failures >= FAILURES {
-            if self.books().seats.is_empty() {
-                self.give_up("its workers end before they can begin");
-            }
-            return;
-        }
-        if let Err(error) = self.hire() {
-            log::error!("polyproc: a worker that has ended cannot be replaced: {error}");
-            if self.books().seats.is_empty() {
-                self.give_up(&format!("there is no worker left, and none can be started: {error}"));
-            }
-        }
-    }
-
-    /// Settles everything: nothing more will be done.
-    fn give_up(&self, why: &str) {
-        let mut books = self.books();
-        books.backlog.clear();
-        let left: Vec<u64> = books.jobs.iter().filter(|(_, job)| job.raw.is_none()).map(|(&id, _)| id).collect();
-        for id in left {
-            self.settle(&mut books, id, Raw::Refused(format!("the pool has given up: {why}")));
-        }
-        drop(books);
-        self.ledger.tell();
+        None
     }
 
     /// Waits for a task, doing the pool's work meanwhile. True if it is settled.
     pub(super) fn wait(&self, id: u64, deadline: Deadline) -> bool {
         self.wait_for(deadline, |books| books.jobs.get(&id).is_none_or(|job| job.raw.is_some()))
+    }
+
+    /// True if a task is settled; otherwise `waker` is woken when it is.
+    pub(super) fn watch(&self, id: u64, waker: &Waker) -> bool {
+        let mut books = self.books();
+        match books.jobs.get_mut(&id) {
+            Some(job) if job.raw.is_none() => {
+                job.waker = Some(waker.clone());
+                false
+            }
+            _ => true,
+        }
     }
 
     /// Waits for any of a group, and gives its number.
@@ -352,7 +288,7 @@ impl Desk {
         }
     }
 
-    fn wait_for(&self, deadline: Deadline, done: impl Fn(&Books) -> bool) -> bool {
+    pub(super) fn wait_for(&self, deadline: Deadline, done: impl Fn(&Books) -> bool) -> bool {
         if done(&self.books()) {
             return true;
         }
@@ -396,28 +332,7 @@ impl Desk {
         };
         books.jobs.remove(&id);
         drop(books);
-        self.open_raw(raw)
-    }
-
-    fn open_raw<R: DeserializeOwned>(&self, raw: Raw) -> Result<R, TaskError> {
-        match raw {
-            Raw::Small(bytes) => match &bytes[..] {
-                [verdict, place, payload @ ..] => {
-                    let open = |payload: &[u8], arrived| open(*verdict, payload, arrived);
-                    worker::unpack(*place, payload, Vec::new(), open).unwrap_or_else(|| Err(damaged()))
-                }
-                _ => Err(damaged()),
-            },
-            Raw::Large(mut envelope) => {
-                let blocks = std::mem::take(&mut envelope.buffers);
-                let Some([verdict, place, payload @ ..]) = envelope.inline.get(8..) else { return Err(damaged()) };
-                let open = |payload: &[u8], arrived| open(*verdict, payload, arrived);
-                worker::unpack(*place, payload, blocks, open).unwrap_or_else(|| Err(damaged()))
-            }
-            Raw::Died(process, status) => Err(process::ended(process, status)),
-            Raw::TimedOut(process) => Err(TaskError::TimedOut { process, after: self.timeout.unwrap_or_default() }),
-            Raw::Refused(detail) => Err(TaskError::Codec { process: this_process(), detail }),
-        }
+        raw.open()
     }
 
     /// Nobody will ask for this task any more.
@@ -435,12 +350,20 @@ impl Desk {
         }
     }
 
+    /// Nobody wants this task: if it was not sent, it does not begin.
+    pub(super) fn take_back(&self, id: u64) {
+        let taken = self.books().take_back(id);
+        if taken.is_none() {
+            self.forget(id);
+        }
+    }
+
     /// Nobody wants this task: it does not begin, or its worker is ended.
     pub(super) fn cancel(&self, id: u64) {
         let mut books = self.books();
-        if let Some(at) = books.backlog.iter().position(|(waiting, _)| *waiting == id) {
-            books.backlog.remove(at);
-            books.jobs.remove(&id);
+        let taken = books.take_back(id);
+        if taken.is_some() {
+            drop(books);
             return;
         }
         let Some(job) = books.jobs.get_mut(&id) else { return };
@@ -455,66 +378,30 @@ impl Desk {
 
     /// Ends the workers of tasks that take too long. Gives when to look again.
     fn check_late(&self) -> Deadline {
-        let Some(timeout) = self.timeout else { return Deadline::Never };
-        let timeout = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let shortest = self.shortest.load(Ordering::SeqCst);
+        if shortest == u64::MAX {
+            return Deadline::Never;
+        }
         // A task that is sent while nobody looks is seen in time.
-        self.ledger.expire(|_| Some(timeout)).within((timeout / 4).clamp(1_000_000, LOOK))
+        self.ledger.expire(|id| self.limits().get(&id).copied()).within((shortest / 4).clamp(1_000_000, LOOK))
     }
 
     /// The pool's own thread.
     fn keep(&self) {
         while !self.closing.load(Ordering::SeqCst) {
+            let shortest = self.shortest.load(Ordering::SeqCst);
             let next = self.check_late();
             if self.users.load(Ordering::SeqCst) > 0 {
                 std::thread::sleep(GRACE);
                 continue;
             }
             self.collect();
-            let or = || self.closing.load(Ordering::SeqCst) || self.users.load(Ordering::SeqCst) > 0;
+            let or = || {
+                self.closing.load(Ordering::SeqCst)
+                    || self.users.load(Ordering::SeqCst) > 0
+                    || self.shortest.load(Ordering::SeqCst) != shortest
+            };
             let _ = self.ledger.wait(next, or);
         }
     }
-
-    /// Waits until everything is done, and ends the workers.
-    pub(super) fn finish(&self) {
-        self.wait_for(Deadline::Never, |books| books.jobs.values().all(|job| job.raw.is_some()));
-        self.closing.store(true, Ordering::SeqCst);
-        self.ledger.stop();
-        self.wait_for(Deadline::after(Some(Duration::from_secs(10))), |books| books.seats.is_empty());
-    }
-
-    /// Ends the workers now.
-    pub(super) fn close(&self) {
-        self.closing.store(true, Ordering::SeqCst);
-        let seats = std::mem::take(&mut self.books().seats);
-        for worker in seats.values() {
-            let _ = worker.kill();
-        }
-        self.give_up("it was dropped");
-        for worker in seats.into_values() {
-            // It was killed: that is how it ends.
-            let _ = worker.join();
-        }
-        self.ledger.abandon();
-    }
-}
-
-fn open<R: DeserializeOwned>(verdict: u8, payload: &[u8], arrived: Arrived) -> Result<R, TaskError> {
-    match verdict {
-        verdict::RETURNED => wire::decode(payload, arrived)
-            .map_err(|error| TaskError::Codec { process: this_process(), detail: error.to_string() }),
-        verdict::PANICKED => {
-            let (pid, name, message, location) = wire::decode(payload, arrived).map_err(|_| damaged())?;
-            Err(TaskError::Panicked { process: Identity { pid, name }, message, location })
-        }
-        _ => {
-            let (pid, name, detail) = wire::decode(payload, arrived).map_err(|_| damaged())?;
-            Err(TaskError::Codec { process: Identity { pid, name }, detail })
-        }
-    }
-}
-
-fn damaged() -> TaskError {
-    let detail = EngineError::Damaged { what: "pool", detail: "a result does not parse" }.to_string();
-    TaskError::Codec { process: this_process(), detail }
 }

@@ -7,6 +7,7 @@
 //!
 //! The payload of what failed begins with the worker's pid and name.
 
+use super::builder::Call;
 use crate::start::{self, Ran};
 use crate::task::Place;
 use crate::wire::{self, Arrived, Luggage};
@@ -43,8 +44,28 @@ impl LaneName {
 }
 
 /// The task of a worker. Gives why it ended early.
-pub(super) fn serve(lane: LaneName, name: String) -> Result<(), String> {
-    work(lane, &name).map_err(|error| error.to_string())
+pub(super) fn serve(lane: LaneName, name: String, on_start: Option<Call>, on_exit: Option<Call>) -> Result<(), String> {
+    if let Some(call) = on_start {
+        make(&call).map_err(|why| format!("on_start {why}"))?;
+    }
+    work(lane, &name).map_err(|error| error.to_string())?;
+    if let Some(call) = on_exit
+        && let Err(why) = make(&call)
+    {
+        log::error!("polyproc: {name}: on_exit {why}");
+    }
+    Ok(())
+}
+
+/// Makes the call of a hook. An error says what became of it.
+fn make(call: &Call) -> Result<(), String> {
+    let Some(code) = start::code_at(call.place) else { return Err("is not there".to_owned()) };
+    match start::run(code, &call.arguments, Arrived::default()) {
+        Ran::Returned(..) => Ok(()),
+        Ran::Panicked(message, Some(location)) => Err(format!("panicked at {location}: {message}")),
+        Ran::Panicked(message, None) => Err(format!("panicked: {message}")),
+        Ran::Refused(why) => Err(format!("could not be called: {why}")),
+    }
 }
 
 fn work(lane: LaneName, name: &str) -> polyproc_engine::Result<()> {
@@ -119,6 +140,15 @@ pub(super) fn beside<'a>(
     }
     blocks.into_iter().for_each(|block| parcel.add_lease(block));
     Ok(parcel)
+}
+
+/// The blocks of a record that was not sent, without those of large arguments, which are copied there once more.
+pub(super) fn blocks_of(parcel: Parcel<'_>, large: bool) -> Vec<Lease> {
+    let mut blocks = parcel.into_leases();
+    if large && !blocks.is_empty() {
+        blocks.remove(0);
+    }
+    blocks
 }
 
 /// Runs `f` with the bytes that a record has here or beside it, and with the other blocks.

@@ -1,0 +1,152 @@
+//! On what terms some tasks are done.
+
+use super::books::{Group, Policy, Waiting};
+use super::desk::Desk;
+use super::map::{Map, Single, Source};
+use super::{Pool, Ticket, worker};
+use crate::task::{Place, Task};
+use crate::{Result, wire};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How many results may be ahead of the one that is asked for, if nobody says.
+const IN_FLIGHT: usize = 4096;
+
+/// A pool, and on what terms it is to do the tasks that it is given by this. Made by [`Pool::with`].
+///
+/// # Examples
+/// ```
+/// use polyproc::{Pool, TaskError};
+/// use std::time::Duration;
+///
+/// fn wait(milliseconds: u64) -> u64 {
+///     std::thread::sleep(Duration::from_millis(milliseconds));
+///     milliseconds
+/// }
+///
+/// let pool = Pool::builder().workers(2).build()?;
+/// let patient = pool.submit(wait, (300,))?;
+/// let hasty = pool.with().timeout(Duration::from_millis(50)).submit(wait, (60_000,))?;
+/// assert!(matches!(hasty.join(), Err(TaskError::TimedOut { .. })));
+/// assert_eq!(patient.join().unwrap(), 300);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[must_use = "nothing is done until submit or map is called"]
+pub struct Terms<'a> {
+    pool: &'a Pool,
+    policy: Policy,
+    in_flight: usize,
+}
+
+impl<'a> Terms<'a> {
+    pub(super) fn new(pool: &'a Pool) -> Terms<'a> {
+        Terms { pool, policy: pool.desk.policy(), in_flight: IN_FLIGHT }
+    }
+
+    /// How long each of the tasks may take: see [`Builder::timeout`](super::Builder::timeout).
+    pub fn timeout(mut self, timeout: Duration) -> Terms<'a> {
+        self.policy.timeout = Some(timeout);
+        self
+    }
+
+    /// How many times each of the tasks is tried again if its worker died: see [`Builder::retry`](super::Builder::retry).
+    pub fn retry(mut self, times: u32) -> Terms<'a> {
+        self.policy.retries = times;
+        self
+    }
+
+    /// How many items a map may have taken from its iterator beyond the result that is asked for; 4096 if nobody says, and
+    /// fewer while the arguments that wait weigh more than 64 MiB.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// use std::cell::Cell;
+    ///
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let taken = Cell::new(0);
+    /// let endless = std::iter::repeat_with(|| taken.replace(taken.get() + 1));
+    /// let mut squares = pool.with().in_flight(4).map(|x: u64| x * x, endless)?;
+    /// for expected in [0, 1, 4, 9, 16] {
+    ///     assert_eq!(squares.next().unwrap().unwrap(), expected);
+    ///     assert!(taken.get() <= 9);
+    /// }
+    /// # drop(squares);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn in_flight(mut self, most: usize) -> Terms<'a> {
+        self.in_flight = most.max(1);
+        self
+    }
+
+    /// As [`Pool::submit`].
+    ///
+    /// # Errors
+    /// As [`Pool::submit`].
+    pub fn submit<F, A>(self, function: F, arguments: A) -> Result<Ticket<F::Output>>
+    where
+        F: Task<A>,
+        A: Serialize,
+    {
+        let _ = function;
+        let place = Place::of::<F, A>()?;
+        let id = self.pool.desk.submit(waiting(place, &arguments, self.policy)?, None);
+        Ok(Ticket::new(&self.pool.desk, id, false))
+    }
+
+    /// As [`Pool::map`].
+    ///
+    /// # Errors
+    /// As [`Pool::map`].
+    pub fn map<F, T, I>(self, function: F, items: I) -> Result<Map<'a, F::Output, Single<I::IntoIter>>>
+    where
+        F: Task<(T,)>,
+        T: Serialize,
+        I: IntoIterator<Item = T>,
+    {
+        let _ = function;
+        Ok(Map::new(self.source(Ok(Place::of::<F, (T,)>()?), Single(items.into_iter()))))
+    }
+
+    /// As [`Pool::starmap`].
+    ///
+    /// # Errors
+    /// As [`Pool::starmap`].
+    pub fn starmap<F, A, I>(self, function: F, items: I) -> Result<Map<'a, F::Output, I::IntoIter>>
+    where
+        F: Task<A>,
+        A: Serialize,
+        I: IntoIterator<Item = A>,
+    {
+        let _ = function;
+        Ok(Map::new(self.source(Ok(Place::of::<F, A>()?), items.into_iter())))
+    }
+
+    pub(super) fn source<I: Iterator>(self, place: Result<Place, String>, items: I) -> Source<'a, I> {
+        Source::new(self.pool, place, self.policy, self.in_flight, items)
+    }
+}
+
+/// A task that can be submitted.
+pub(super) fn waiting<A: Serialize>(place: Place, arguments: &A, policy: Policy) -> Result<Waiting> {
+    let (mut head, _) = wire::encode(&place, vec![0; 8])?;
+    head.push(worker::place::HERE);
+    let begins = head.len();
+    let (mut record, mut luggage) = wire::encode(arguments, head)?;
+    wire::leave_descriptors(&mut record, &mut luggage)?;
+    Ok(Waiting { record, begins, luggage, attempts: 0, policy })
+}
+
+/// Submits what a [`Map`] has taken: dropped before it was sent, it is taken back.
+pub(super) fn submit_at<A: Serialize, R>(
+    desk: &Arc<Desk>,
+    place: Place,
+    arguments: &A,
+    policy: Policy,
+    group: Option<&Arc<Group>>,
+) -> Result<Ticket<R>> {
+    let id = desk.submit(waiting(place, arguments, policy)?, group.map(Arc::clone));
+    Ok(Ticket::new(desk, id, true))
+}
