@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ROOT / "tests" / "wheel" / "smoke.py"
+INTERFACE = ROOT / "tests" / "wheel" / "interface.py"
 MINORS = range(11, 16)
 
 ABOUT = (
@@ -76,6 +77,7 @@ def attempt(python: str, artefact: Path) -> str:
             [python, "-m", "venv", str(Path(scratch, "venv"))],
             [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(artefact)],
             [inside, str(SMOKE)],
+            [inside, str(INTERFACE)],
         )
         for step in steps:
             try:

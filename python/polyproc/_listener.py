@@ -434,7 +434,7 @@ class Listener:
     def __enter__(self) -> Listener:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, exc_type: object, exc_value: object, exc_tb: object) -> None:
         self.close()
 
 

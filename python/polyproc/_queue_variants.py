@@ -14,11 +14,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from queue import Full
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from . import connection, context, queues, util
+from . import _polyproc, connection, context, queues, util
 from ._borrowed import code_of
 
 if TYPE_CHECKING:
@@ -129,31 +130,44 @@ class FedQueue(queues.Queue[T]):
             self._finish.cancel()
 
     def _start_feeder(self) -> None:
-        feeder = threading.Thread(target=self._feed_all, name="QueueFeederThread", daemon=True)
+        # The thread knows the queue's parts only: it ends when the queue is dropped.
+        feeder = threading.Thread(
+            target=_feed,
+            args=(self._waiting, self._changed, self._twin(), self._room, self._on_queue_feeder_error),
+            name="QueueFeederThread",
+            daemon=True,
+        )
         feeder.start()  # raises where the interpreter is ending
         self._feeder = feeder
         if not self._left_behind:
             self._finish = util.Finalize(feeder, _join, [weakref.ref(feeder)], exitpriority=-5)
-        self._end = util.Finalize(None, _tell_to_end, [self._waiting, self._changed], exitpriority=10)
+        self._end = util.Finalize(self, _tell_to_end, [self._waiting, self._changed], exitpriority=10)
 
-    def _feed_all(self) -> None:
-        while True:
-            with self._changed:
-                while not self._waiting:
-                    self._changed.wait()
-                obj = self._waiting.popleft()
-            if obj is queues._sentinel:
+
+def _feed(
+    waiting: deque[Any],
+    changed: threading.Condition,
+    ring: _polyproc.Queue[Any],
+    room: Any,
+    on_error: Callable[[BaseException, object], None],
+) -> None:
+    while True:
+        with changed:
+            while not waiting:
+                changed.wait()
+            obj = waiting.popleft()
+        if obj is queues._sentinel:
+            return
+        try:
+            ring.put(obj)
+        except Exception as error:
+            if util.is_exiting():  # type: ignore[attr-defined]
+                util.info("error in queue thread: %s", error)
                 return
-            try:
-                queues.Queue.put(self, obj)
-            except Exception as error:
-                if util.is_exiting():
-                    util.info("error in queue thread: %s", error)
-                    return
-                if self._room is not None:
-                    self._room.release()
-                self._on_queue_feeder_error(error, obj)
-            del obj
+            if room is not None:
+                room.release()
+            on_error(error, obj)
+        del obj
 
 
 def _join(reference: weakref.ref[threading.Thread]) -> None:

@@ -420,3 +420,11 @@ ensure_running = _forkserver.ensure_running
 get_inherited_fds = _forkserver.get_inherited_fds
 connect_to_new_process = _forkserver.connect_to_new_process
 set_forkserver_preload = _forkserver.set_forkserver_preload
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("read_signed", "write_signed"):  # of the standard library's protocol
+        from ._borrowed import standard
+
+        return getattr(standard("forkserver"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)

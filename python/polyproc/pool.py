@@ -45,6 +45,7 @@ RemoteTraceback = _standard.RemoteTraceback  # type: ignore[attr-defined]
 ExceptionWithTraceback = _standard.ExceptionWithTraceback  # type: ignore[attr-defined]
 mapstar = _standard.mapstar  # type: ignore[attr-defined]
 starmapstar = _standard.starmapstar  # type: ignore[attr-defined]
+rebuild_exc = _standard.rebuild_exc  # type: ignore[attr-defined]
 
 #: Workers that may end one after another before they are ready, beside one for each of the pool's processes.
 TOLERANCE = 2

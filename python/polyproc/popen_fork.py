@@ -68,6 +68,10 @@ class Popen:
             return None
         return self.poll()
 
+    def interrupt(self) -> None:
+        """Sends SIGINT, for ``Process.interrupt()`` of Python 3.14."""
+        self._send_signal(signal.SIGINT)
+
     def terminate(self) -> None:
         self._send_signal(signal.SIGTERM)
 

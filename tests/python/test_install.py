@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+INTERFACE = Path(__file__).resolve().parents[1] / "wheel" / "interface.py"
+
 SUBMODULES = (
     "connection context dummy dummy.connection forkserver heap managers pool popen_fork popen_forkserver "
     "popen_spawn_posix process queues reduction resource_sharer resource_tracker shared_memory sharedctypes spawn "
@@ -35,6 +37,11 @@ def test_every_module_of_multiprocessing_is_the_one_of_polyproc() -> None:
         "from multiprocessing.pool import Pool; assert Pool is polyproc.pool.Pool\n"
         "print('good')\n"
     ) == "good"
+
+
+def test_every_name_takes_what_the_one_of_multiprocessing_takes() -> None:
+    told = subprocess.run([sys.executable, INTERFACE], capture_output=True, text=True, timeout=60)
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def test_nothing_is_loaded_twice() -> None:

@@ -523,3 +523,18 @@ def test_a_program_that_closes_all_descriptors_can_still_start_children() -> Non
     environment = os.environ | {"POLYPROC_START_METHOD": "fork"}
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
     assert (told.stdout, told.stderr) == ("1 2 0 0\n", "")
+
+
+def tell_of_an_interrupt(ready: Any) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    ready.set()
+    sys.exit(signal.sigwait({signal.SIGINT}) == signal.SIGINT and 7)
+
+
+def test_a_process_can_be_interrupted_as_by_ctrl_c(context: Any, start: Callable[..., Any]) -> None:
+    ready = context.Event()
+    child = start(context, tell_of_an_interrupt, ready)
+    assert ready.wait(TIME)
+    child._popen.interrupt()  # what Process.interrupt() of Python 3.14 calls
+    child.join(TIME)
+    assert child.exitcode == 7

@@ -88,6 +88,21 @@ def test_what_cannot_be_pickled_goes_to_the_hook_in_the_feeder_thread() -> None:
     queue.join_thread()
 
 
+class Plain(queues.Queue[Any]):
+    @staticmethod
+    def _on_queue_feeder_error(e: BaseException, obj: object) -> None:
+        raise AssertionError(f"{obj!r} was refused: {e!r}")
+
+
+def test_the_feeder_ends_with_its_queue() -> None:
+    queue = Plain(ctx=mp.get_context())
+    queue.put(1)
+    [feeder] = [thread for thread in threading.enumerate() if thread.name == "QueueFeederThread"]
+    del queue
+    feeder.join(TIME)
+    assert not feeder.is_alive()
+
+
 def test_put_does_not_wait_for_a_hook_that_wants_a_lock_of_the_caller() -> None:
     lock, entered = threading.Lock(), threading.Event()
 

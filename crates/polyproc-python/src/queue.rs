@@ -113,6 +113,13 @@ impl Queue {
         self.fill(Ring::from_handle(handle).map_err(errors::raise)?)
     }
 
+    /// Another queue on the same ring, for a thread that is not to keep this one alive.
+    fn _twin(&self) -> PyResult<Queue> {
+        let twin = Queue { ring: OnceLock::new(), closed: AtomicBool::new(false), used: AtomicBool::new(false) };
+        twin.fill(self.ring()?.clone())?;
+        Ok(twin)
+    }
+
     /// The bytes that name the ring, for a child or a message that is being pickled.
     fn _share<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyBytes>> {
         let class = slf.get_type().name()?.to_string();
