@@ -161,7 +161,7 @@ def _feed(
         try:
             ring.put(obj)
         except Exception as error:
-            if util.is_exiting():  # type: ignore[attr-defined]
+            if util.is_exiting():
                 util.info("error in queue thread: %s", error)
                 return
             if room is not None:
