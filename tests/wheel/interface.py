@@ -113,7 +113,8 @@ def other_arguments(standard: Any, ours: Any) -> str:
                     return f"does not take {each} in place {place}: {given}, not {wanted}"
             case _:
                 counterpart = given.parameters.get(each.name)
-        if each.kind is not each.POSITIONAL_ONLY and each.name != "self":
+        # What is called by syntax is never given arguments by name.
+        if each.kind is not each.POSITIONAL_ONLY and not standard.__name__.startswith("__"):
             named = given.parameters.get(each.name)
             if (named is None or named.kind is named.POSITIONAL_ONLY) and each.VAR_KEYWORD not in kinds:
                 return f"does not take {each.name}=: {given}, not {wanted}"
