@@ -9,7 +9,8 @@
 //! * [`cargo`]: objects as the payload of tasks and results.
 //! * [`function`]: functions, stored once for all workers.
 //! * [`job`]: a call of `apply`, `map` or `imap`; [`results`]: what has come of its tasks.
-//! * [`desk`]: the ledger with the jobs; [`lead`]: who does the work; [`feed`]: from a call to tasks in the lanes.
+//! * [`desk`]: the ledger with the jobs; [`lead`]: who does the work; [`feed`]: from a call to tasks in the lanes; [`collect`]:
+//!   from the lanes to the jobs.
 //! * [`seat`]: a worker's place.
 //! * [`outcome`]: results as Python sees them.
 //! * [`worker`]: the loop of a worker.
@@ -18,6 +19,7 @@
 //! would need the interpreter to give back.
 
 mod cargo;
+mod collect;
 mod desk;
 mod feed;
 mod function;
