@@ -100,6 +100,7 @@ def other_arguments(standard: Any, ours: Any) -> str:
         return ""  # one of the two says nothing of its arguments
     takes = list(given.parameters.values())
     kinds = {each.kind for each in takes}
+    by_syntax = getattr(standard, "__name__", "").startswith("__")  # never given an argument by name
     by_place = [each for each in takes if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
     for place, each in enumerate(wanted.parameters.values()):
         match each.kind:
@@ -113,8 +114,7 @@ def other_arguments(standard: Any, ours: Any) -> str:
                     return f"does not take {each} in place {place}: {given}, not {wanted}"
             case _:
                 counterpart = given.parameters.get(each.name)
-        # What is called by syntax is never given arguments by name.
-        if each.kind is not each.POSITIONAL_ONLY and not standard.__name__.startswith("__"):
+        if each.kind is not each.POSITIONAL_ONLY and each.name != "self" and not by_syntax:
             named = given.parameters.get(each.name)
             if (named is None or named.kind is named.POSITIONAL_ONLY) and each.VAR_KEYWORD not in kinds:
                 return f"does not take {each.name}=: {given}, not {wanted}"
