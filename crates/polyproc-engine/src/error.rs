@@ -44,6 +44,14 @@ pub enum Error {
         /// How many fit.
         limit: u64,
     },
+    /// A container of fixed size has no room left.
+    #[error("this {what} is full: it was made for {most} elements; take some out, or make it larger")]
+    Full {
+        /// The kind of container.
+        what: &'static str,
+        /// How many fit.
+        most: u64,
+    },
     /// The object behind a handle is gone.
     #[error("this {what} is gone: every process that held it has dropped it or ended")]
     Stale {

@@ -4,7 +4,7 @@ use crate::wire;
 use crate::{Plain, Result};
 use polyproc_engine::shm::{Hold, Memory};
 use polyproc_engine::{Error as EngineError, Handle};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserializer, Serializer};
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -91,7 +91,7 @@ impl<T: Plain> Clone for Guarded<T> {
 
 /// Writes the names of the two objects that a guarded value consists of.
 pub(crate) fn pack<T: Plain, S: Serializer>(guard: &Hold, data: &Guarded<T>, serializer: S) -> Result<S::Ok, S::Error> {
-    (wire::Name(guard), wire::Name(data.memory.hold())).serialize(serializer)
+    wire::pack_two([guard, data.memory.hold()], serializer)
 }
 
 /// Reads the names, and takes hold of both.
@@ -99,7 +99,5 @@ pub(crate) fn unpack<'de, T: Plain, G, D: Deserializer<'de>>(
     deserializer: D,
     take: impl FnOnce(Handle) -> polyproc_engine::Result<G>,
 ) -> Result<(G, Guarded<T>), D::Error> {
-    let (guard, memory) = <([u8; 16], [u8; 16])>::deserialize(deserializer)?;
-    let found = || Ok((take(Handle::from_bytes(&guard)?)?, Guarded::from_handle(Handle::from_bytes(&memory)?)?));
-    found().map_err(|error: EngineError| wire::refuse(&error))
+    wire::unpack_two(deserializer, |guard, memory| Ok((take(guard)?, Guarded::from_handle(memory)?)))
 }

@@ -28,7 +28,7 @@
 //! * [`Pool`]: processes that work through many tasks, with a deadline and retries for each if you like.
 //! * [`Queue`]: any number put, any number get. [`pipe`]: two ends, each of which learns when the other is gone.
 //! * [`Lock`], [`ReentrantLock`] and [`RwLock`], with data in shared memory that every process sees; [`Shared`] atomics and a
-//!   [`SharedSlice`] that need no lock; [`OnceLock`] and [`Once`]; [`Event`], [`Semaphore`], [`Condition`], [`Barrier`].
+//!   [`SharedSlice`] that need no lock; a [`SharedVec`] and a [`SharedMap`] that are whole whoever dies; [`OnceLock`] and [`Once`]; [`Event`], [`Semaphore`], [`Condition`], [`Barrier`].
 //!
 //! * [`Select`] and [`wait()`]: several queues, pipes, events, processes, or whatever else has a descriptor, at once. All of
 //!   them are [`AsFd`](std::os::fd::AsFd), for epoll and its kin.
@@ -79,6 +79,8 @@ mod reentrant;
 mod rwlock;
 mod select;
 mod shared;
+mod shared_map;
+mod shared_vec;
 mod start;
 mod sync;
 mod task;
@@ -109,6 +111,8 @@ pub use reentrant::{ReentrantGuard, ReentrantLock};
 pub use rwlock::{ReadGuard, RwLock, WriteGuard};
 pub use select::{Select, wait};
 pub use shared::{Shared, SharedCell, SharedSlice};
+pub use shared_map::SharedMap;
+pub use shared_vec::SharedVec;
 pub use start::start;
 pub use sync::{Barrier, Condition, Permit, Semaphore};
 pub use task::Task;

@@ -52,3 +52,21 @@ plain!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize f32 f64);
 unsafe impl Plain for () {}
 // SAFETY: elements lie side by side, without padding between them.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+/// The bytes of values.
+pub(crate) fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
+    // SAFETY: a Plain value has no padding, so all its bytes are there to be read.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// The same, to be written.
+pub(crate) fn bytes_of_mut<T: Plain>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: as above; and any bytes are a value.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
+/// A value of zeros.
+pub(crate) fn zeros<T: Plain>() -> T {
+    // SAFETY: any bytes are a value, zeros among them.
+    unsafe { std::mem::zeroed() }
+}

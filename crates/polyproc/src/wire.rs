@@ -221,6 +221,21 @@ impl Serialize for Name<'_> {
     }
 }
 
+/// Writes the names of two shared objects that are one for the user.
+pub(crate) fn pack_two<S: Serializer>([one, two]: [&Hold; 2], serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    (Name(one), Name(two)).serialize(serializer)
+}
+
+/// Reads two names, and takes hold of both objects with `take`.
+pub(crate) fn unpack_two<'de, D: Deserializer<'de>, H>(
+    deserializer: D,
+    take: impl FnOnce(Handle, Handle) -> polyproc_engine::Result<H>,
+) -> std::result::Result<H, D::Error> {
+    let (one, two) = <([u8; 16], [u8; 16])>::deserialize(deserializer)?;
+    let found = || take(Handle::from_bytes(&one)?, Handle::from_bytes(&two)?);
+    found().map_err(|error| refuse(&error))
+}
+
 /// Also keeps this object alive while the value travels.
 pub(crate) fn pack_along(hold: Hold) {
     PACKING.with(|packing| {

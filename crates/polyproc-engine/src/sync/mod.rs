@@ -5,6 +5,7 @@
 //! | [`Lock`], [`ReentrantLock`] | it was the owner: the next owner gets the lock, and the news |
 //! | [`RwLock`] | a writer: as above; a reader: its share comes back; one that waited: it bars nobody any more |
 //! | [`Once`] | it was at it: the next one does it |
+//! | [`Vector`], [`Table`] | what it had begun is done, or not, when the next one enters |
 //! | [`Semaphore`] | its permits come back, if its end was not its own will and nobody uses the semaphore as a counter |
 //! | [`Event`] | nothing |
 //! | [`Condition`] | its waiters are struck off |
@@ -23,10 +24,13 @@ mod models;
 pub(crate) mod monitor;
 pub(crate) mod once;
 pub(crate) mod reentrant;
+mod region;
 pub(crate) mod rwlock;
 pub(crate) mod semaphore;
 pub mod signal;
 pub(crate) mod spin;
+mod table;
+mod vector;
 
 pub use barrier::{Arrival, Barrier};
 pub use condition::{Condition, Ticket};
@@ -36,3 +40,5 @@ pub use once::{Begun, Once};
 pub use reentrant::ReentrantLock;
 pub use rwlock::RwLock;
 pub use semaphore::Semaphore;
+pub use table::{InTable, Table};
+pub use vector::{InVector, Vector};

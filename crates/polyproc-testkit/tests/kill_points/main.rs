@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod blocks;
+mod containers;
 mod locks;
 mod monitors;
 mod pipes;
@@ -23,6 +24,7 @@ fn scenarios() -> Vec<Scenario> {
     all.extend(pipes::scenarios());
     all.extend(locks::scenarios());
     all.extend(rwlocks::scenarios());
+    all.extend(containers::scenarios());
     all.extend(monitors::scenarios());
     all.extend(blocks::scenarios());
     all.extend(sweeps::scenarios());
