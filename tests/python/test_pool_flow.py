@@ -8,11 +8,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import polyproc as mp
 import pytest
 from conftest import TIME, until
-from pool_tasks import add, identity, once, pid_of_worker_after, refuse, refuse_sevens, sleep, square
-
-import polyproc as mp
+from pool_tasks import (
+    add,
+    exit_at_two,
+    identity,
+    once,
+    pid_of_worker_after,
+    refuse,
+    refuse_sevens,
+    sleep,
+    square,
+    sys_exit_at_two,
+)
 
 
 def test_a_stream_draws_little_ahead(pool: Any) -> None:
@@ -32,6 +42,65 @@ def test_a_stream_draws_little_ahead(pool: Any) -> None:
     bounded = pool.imap(square, source(), buffersize=3)
     assert [next(bounded) for _ in range(100)] == [x * x for x in range(100)]
     assert len(drawn) <= 103
+
+
+@pytest.mark.parametrize("chunksize", [1, 5])
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+def test_at_most_twice_workers_times_chunk_are_drawn_ahead(pool: Any, method: str, chunksize: int) -> None:
+    consumed, ahead = 0, []
+
+    def source() -> Iterator[float]:
+        for number in range(1, 20_001):
+            ahead.append(number - consumed)
+            yield 0.002
+
+    results = getattr(pool, method)(sleep, source(), chunksize)
+    for _ in range(40):
+        assert next(results) == 0.002
+        consumed += 1
+    # Nothing more is drawn while nobody asks, whatever the workers have done by now.
+    assert pool.apply(square, (3,)) == 9
+    assert max(ahead) <= 2 * 2 * chunksize
+    # It is given up; what was drawn is done.
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 5])
+@pytest.mark.parametrize("method", ["map", "starmap"])
+def test_a_map_over_a_generator_draws_as_its_tasks_are_done(
+    pool: Any, method: str, chunksize: int | None, tmp_path: Path
+) -> None:
+    log, ahead = tmp_path / "log", []
+    log.touch()
+    # Tiny tasks before say nothing about these.
+    pool.map(square, range(5000))
+
+    def source() -> Iterator[Any]:
+        for number in range(60):
+            ahead.append(number + 1 - log.stat().st_size)
+            yield (str(log),) if method == "starmap" else str(log)
+
+    assert getattr(pool, method)(work_and_note, source(), chunksize) == [1] * 60
+    assert max(ahead) <= 2 * 2 * (chunksize or 1)
+
+
+def work_and_note(log: str) -> int:
+    time.sleep(0.005)
+    with open(log, "ab") as file:
+        return file.write(b"x")
+
+
+def test_a_map_over_a_generator_gives_what_a_map_over_a_list_gives(pool: Any) -> None:
+    expected = [x * x for x in range(30_000)]
+    assert pool.map(square, iter(range(30_000))) == expected
+    assert pool.map(square, iter(range(3000)), 7) == expected[:3000]
+    assert pool.map(square, range(3000), buffersize=3) == expected[:3000]
+    assert pool.map(square, iter(())) == []
+    with pytest.raises(mp.WorkerDiedError, match=r"task 2 \(argument 2\)"):
+        pool.map(exit_at_two, iter(range(6)))
+    with pytest.raises(mp.TaskExitError, match=r"task 102 \(argument 2\)"):
+        pool.map(sys_exit_at_two, iter([0] * 102 + [2, 0]))
+    assert pool.map(exit_at_two, iter(range(6)), on_error="skip") == [0, 1, 3, 4, 5]
+    assert isinstance(pool.map(exit_at_two, iter(range(6)), on_error="return")[2], mp.WorkerDiedError)
 
 
 def test_an_iterable_that_raises_ends_the_stream_there(pool: Any) -> None:
