@@ -16,6 +16,9 @@ __all__: list[str] = []
 #: Into so many parts the reach is divided, so that new ones are drawn while others are done.
 PARTS = 4
 
+#: How much more is drawn than the lanes hold, where tasks are tiny.
+AHEAD = 4
+
 
 def map_lazily(
     desk: Any, submit: Callable[[list[Any], int, int], Any], iterable: Iterable[Any], least: int, chunk: int, most: int | None
@@ -61,7 +64,9 @@ def map_lazily(
         if desk.is_over:
             more = False
         elif most is None and not chunk:
-            reach = max(least, min(reach * 2, desk.appetite() * 2))
+            # Where tasks are long, a lane holds one of them, and nothing more than `least` is needed.
+            beyond = max(0, desk.appetite() * 2 - least) * AHEAD
+            reach = min(reach * 2, least + beyond)
     if error is not None:
         raise error
     return results
