@@ -140,6 +140,7 @@ class Pool(_standard.Pool):
         self._least = processes
         self._desk = _polyproc.Desk(processes, min(processes, 8) + TOLERANCE)
         self._threads: list[threading.Thread] = []
+        self._is_pumped = False
         self._keeping = threading.RLock()
         try:
             self._repopulate_pool()
@@ -248,6 +249,7 @@ class Pool(_standard.Pool):
     def _in_background(self, *callbacks: object) -> None:
         """Nobody may wait for what is submitted now: the pool's own threads have to."""
         self._start_thread("polyproc-pool", self._desk.run_pump)
+        self._is_pumped = True
         if any(callback is not None for callback in callbacks):
             self._start_thread("polyproc-callbacks", self._desk.run_calls, call)
 
@@ -279,8 +281,9 @@ class Pool(_standard.Pool):
         ...     pool.apply_async(pow, (2, 10), timeout=60).get()
         1024
         """
-        self._check_running()
-        if len(self._threads) < 2:
+        if self._state != RUN:
+            self._check_running()
+        if not self._is_pumped or callback is not None or error_callback is not None:
             self._in_background(callback, error_callback)
         if not terms:
             return self._desk.apply(func, args, kwds, callback, error_callback)

@@ -201,16 +201,20 @@ impl Ledger {
     /// # Errors
     /// [`Error::BudgetExhausted`].
     pub fn send_record(&self, seat: u32, id: u64, record: Box<[u8]>, terms: Terms) -> Result<Option<Box<[u8]>>> {
-        let mut parcel = Parcel::new(record::TASK, &record)?;
-        let sent = self.send(seat, id, &mut parcel, &mut None, terms)?;
-        drop(parcel);
-        if !sent {
+        let mut book = self.book();
+        let place = book.places.iter_mut().find(|place| place.number == seat);
+        let Some(place) = place.filter(|place| !place.stopped && place.ended.is_none()) else {
             return Ok(Some(record));
-        }
-        if let Some(place) = self.book().places.iter_mut().find(|place| place.number == seat)
-            && let Some(flight) = place.flight.iter_mut().rev().find(|flight| flight.id == id)
-        {
+        };
+        let mut parcel = Parcel::new(record::TASK, &record)?;
+        place.put(Flight::new(id, None, terms), &mut parcel, terms.begins_unit).map_err(|(error, _)| error)?;
+        drop(parcel);
+        if let Some(flight) = place.flight.back_mut() {
             flight.kept = Some(record);
+        }
+        drop(book);
+        if terms.memory.is_some() {
+            self.have_overseen()?;
         }
         Ok(None)
     }

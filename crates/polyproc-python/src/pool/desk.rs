@@ -12,6 +12,7 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -23,7 +24,7 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::function::Stored;
+use super::function::{Spread, Stored};
 use super::job::{Job, Policy, Raw};
 use super::outcome::StreamCore;
 use super::seat::Seat;
@@ -53,12 +54,17 @@ impl Pending {
     }
 }
 
+/// See [`Books::crowd`].
+const CROWD: u32 = 32;
+
 #[derive(Default)]
 pub struct Books {
-    pub jobs: HashMap<u32, Arc<Job>>,
+    pub jobs: HashMap<u32, Arc<Job>, BuildHasherDefault<Spread>>,
     pub backlog: Backlog<Pending>,
     /// Those in the backlog that are large.
     pub large: u32,
+    /// So many more may come before it is worth looking again whether there is room for some: there was none just now.
+    crowd: u32,
     pub streams: Vec<Arc<StreamCore>>,
     /// Jobs whose callbacks have to be run.
     pub calls: VecDeque<Arc<Job>>,
@@ -109,6 +115,11 @@ pub struct Desk {
 }
 
 impl Books {
+    /// The lanes were full when last looked at, or else there was nothing to send.
+    pub fn set_crowded(&mut self) {
+        self.crowd = if self.backlog.is_empty() { 0 } else { CROWD };
+    }
+
     /// Back to where it was taken from.
     pub fn put_back(&mut self, pending: Pending) {
         self.backlog.push_front(pending.job().policy.priority, pending);
@@ -146,12 +157,19 @@ impl Desk {
         job
     }
 
-    pub fn push(&self, pending: Pending) {
+    /// Adds what is to be sent. True if it is worth looking whether there is room for it.
+    pub fn push(&self, pending: Pending) -> bool {
         let mut books = self.books();
-        if !self.terminated.load(Ordering::SeqCst) && !self.broken.load(Ordering::SeqCst) {
-            books.large += u32::from(matches!(pending, Pending::Object { .. }));
-            books.backlog.push_back(pending.job().policy.priority, pending);
+        if self.terminated.load(Ordering::SeqCst) || self.broken.load(Ordering::SeqCst) {
+            return true;
         }
+        let priority = pending.job().policy.priority;
+        // Whoever found no room will look again: as long as something is left, there is somebody.
+        let crowded = books.crowd > 0 && books.backlog.priority().is_some_and(|highest| highest >= priority);
+        books.crowd = if crowded { books.crowd - 1 } else { 0 };
+        books.large += u32::from(matches!(pending, Pending::Object { .. }));
+        books.backlog.push_back(priority, pending);
+        !crowded
     }
 
     /// Notes the outcome of a task that never was sent.

@@ -4,6 +4,7 @@
 //! until there is room for it in a lane, so that its blocks are those that the task before has just given back. The items of
 //! a list are encoded when they are sent.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +36,11 @@ const LEAST_BUNDLE: u64 = 20_000;
 const MOST_BUNDLED: u32 = 8192;
 /// Bytes from which a bundle is full.
 const FULL: usize = 24 * 1024;
+
+thread_local! {
+    /// Where a task is encoded that will wait.
+    static RECORD: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 impl Desk {
     /// The function in the session's memory: found, or stored now.
@@ -69,7 +75,10 @@ impl Desk {
         let mut record = Vec::new();
         loop {
             let Some(priority) = self.books().backlog.priority() else { return Ok(false) };
-            let Some(room) = self.ledger.room_for(priority) else { return Ok(true) };
+            let Some(room) = self.ledger.room_for(priority) else {
+                self.books().set_crowded();
+                return Ok(true);
+            };
             let mut sent = 0;
             let result = self.fill(py, room, &mut sent, &mut record);
             if sent > 0 {
@@ -337,25 +346,27 @@ impl Desk {
         }
     }
 
-    /// Puts one task into the backlog: encoded if it is small.
-    pub fn submit(&self, job: &Arc<Job>, index: u32, style: u8, object: &Bound<'_, PyAny>) -> PyResult<()> {
-        let mut record = Vec::with_capacity(48);
+    /// Puts one task into the backlog: encoded if it is small. True if it is worth looking whether there is room for it.
+    pub fn submit(&self, job: &Arc<Job>, index: u32, style: u8, object: &Bound<'_, PyAny>) -> PyResult<bool> {
+        // Taken out: pickling may submit tasks.
+        let mut record = RECORD.take();
+        record.clear();
         cargo::task_head(&mut record, job.id(index), job.function.as_ref().map(|function| function.handle()), style);
-        match cargo::pack(object, &mut record) {
-            Ok(None) => {
-                let record = record.into_boxed_slice();
-                self.push(Pending::Ready { job: Arc::clone(job), index, record });
-            }
+        let packed = cargo::pack(object, &mut record);
+        let small: Box<[u8]> = record.as_slice().into();
+        RECORD.set(record);
+        Ok(match packed {
+            Ok(None) => self.push(Pending::Ready { job: Arc::clone(job), index, record: small }),
             Ok(Some(_)) => {
                 let object = object.clone().unbind();
-                self.push(Pending::Object { job: Arc::clone(job), index, style, object });
+                self.push(Pending::Object { job: Arc::clone(job), index, style, object })
             }
             Err(error) if error.is_instance_of::<PyException>(object.py()) => {
                 self.settle(job, index, failed(error));
+                true
             }
             Err(error) => return Err(error),
-        }
-        Ok(())
+        })
     }
 }
 
@@ -402,7 +413,7 @@ impl Numbers {
 
 /// How many of a list's next tasks should travel together: none, unless they are tiny and nothing is asked for each of them.
 fn bundle_size(job: &Job, room: Room, sent: usize, chunk: u32, left: u32) -> u32 {
-    let Policy { timeout, retries, error_retries, memory, .. } = job.policy;
+    let Policy { timeout, retries, error_retries, memory, .. } = *job.policy;
     let plain = timeout.is_none() && retries == 0 && error_retries == 0 && memory.is_none();
     if !plain || chunk != AUTOMATIC || room.pace == 0 || room.pace > TINY || sent > 0 {
         return 0;
@@ -458,7 +469,8 @@ pub fn apply<'py>(
     let job = this.enter(|number| Job::new(number, Shape::Single, 1, stored, calls, kept, policy, style));
     match error {
         Some(error) => this.settle(&job, 0, failed(error)),
-        None => this.submit(&job, 0, style, &object)?,
+        None if !this.submit(&job, 0, style, &object)? => return Outcome::new(desk, job, 0),
+        None => {}
     }
     this.nudge(py)?;
     Outcome::new(desk, job, 0)

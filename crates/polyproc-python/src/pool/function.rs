@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::mem::ManuallyDrop;
 
 use polyproc_engine::Handle;
@@ -20,6 +21,34 @@ use pyo3::types::{PyByteArray, PyBytes, PyCFunction, PyFunction, PyType};
 
 use crate::errors;
 use crate::pickling::{self, Export};
+
+/// Hashes small numbers that no stranger chooses, by multiplication.
+#[derive(Default)]
+pub struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(byte.into()));
+    }
+
+    fn write_u32(&mut self, number: u32) {
+        self.write_u64(number.into());
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        let mixed = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // The table looks at the lowest bits and at the highest.
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
 
 /// How many functions are remembered, by a pool and by a worker.
 const MOST: usize = 256;
@@ -71,7 +100,7 @@ impl Drop for Function {
 /// The functions that a pool has stored for good.
 #[derive(Default)]
 pub struct Stored {
-    functions: HashMap<usize, (Py<PyAny>, std::sync::Arc<Function>)>,
+    functions: HashMap<usize, (Py<PyAny>, std::sync::Arc<Function>), BuildHasherDefault<Spread>>,
 }
 
 impl Stored {
@@ -118,7 +147,7 @@ pub fn is_named(function: &Bound<'_, PyAny>) -> bool {
 /// The functions that a worker knows.
 #[derive(Default)]
 pub struct Known {
-    functions: HashMap<(u32, u32), Py<PyAny>>,
+    functions: HashMap<(u32, u32), Py<PyAny>, BuildHasherDefault<Spread>>,
 }
 
 impl Known {

@@ -3,6 +3,7 @@
 //! A task's number in the ledger is `job << 32 | index`. Results stay as they came until somebody asks for them.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,7 +33,7 @@ pub enum Raw {
 }
 
 /// How a job's tasks are treated.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
     /// How long one may run, in nanoseconds.
     pub timeout: Option<u64>,
@@ -49,6 +50,19 @@ pub struct Policy {
 impl Policy {
     pub fn terms(&self, begins_unit: bool, weight: u32) -> Terms {
         Terms { begins_unit, weight, priority: self.priority, memory: self.memory }
+    }
+}
+
+/// The policy of a job: there are many jobs, and few ask for anything.
+pub struct Rules(Option<Box<Policy>>);
+
+impl Deref for Rules {
+    type Target = Policy;
+
+    #[inline]
+    fn deref(&self) -> &Policy {
+        static USUAL: Policy = Policy { timeout: None, retries: 0, error_retries: 0, priority: 0, memory: None };
+        self.0.as_deref().unwrap_or(&USUAL)
     }
 }
 
@@ -77,15 +91,11 @@ pub struct Job {
     /// The same, and the callbacks have run.
     over: AtomicBool,
     pub callbacks: Option<Box<Callbacks>>,
-    pub policy: Policy,
+    pub policy: Rules,
     /// The place of its first task, where it is a part of more.
     pub base: u32,
     /// How its function is called.
     pub style: u8,
-    /// How often a task was done again, after a death and after an error.
-    attempts: Mutex<Option<Box<Attempts>>>,
-    /// The items of a list, or the argument of a single task that may be done again, for whoever sends them and for errors that name one.
-    items: Mutex<Option<Py<PyAny>>>,
 }
 
 pub struct Callbacks {
@@ -100,22 +110,29 @@ pub enum Kept {
     /// Of a single task.
     One(Option<Raw>),
     /// Of a list.
-    List(Results),
-    /// Of a stream: from `first` on, or as they came.
-    Stream(VecDeque<Option<Raw>>),
+    List(Box<Results>),
+    /// Of a stream, with their tasks: from `first` on, or as they came.
+    Stream(VecDeque<Option<(u32, Raw)>>),
+    /// Somebody has taken them, and makes an object of them.
+    Taken,
+    /// Somebody has asked: the value, or else the exception.
+    Opened(Py<PyAny>, bool),
 }
 
 struct Body {
     results: Kept,
     first: u32,
-    /// Of an unordered stream: whose results they are.
-    order: VecDeque<u32>,
     /// Tasks that there are so far, and whether that is all.
     count: u32,
     complete: bool,
     settled: u32,
     /// Nobody will ask for the results.
     forgotten: bool,
+    /// How often a task was done again, after a death and after an error.
+    attempts: Option<Box<Attempts>>,
+    /// The items of a list, or the argument of a single task that may be done again, for whoever sends them and for errors
+    /// that name one.
+    items: Option<Py<PyAny>>,
 }
 
 impl Job {
@@ -133,17 +150,18 @@ impl Job {
         let is_stream = matches!(shape, Shape::Stream { .. });
         let results = match shape {
             Shape::Single => Kept::One(None),
-            Shape::List => Kept::List(Results::new(count)),
+            Shape::List => Kept::List(Box::new(Results::new(count))),
             Shape::Stream { .. } => Kept::Stream(VecDeque::new()),
         };
         let body = Body {
             results,
             first: 0,
-            order: VecDeque::new(),
             count,
             complete: !is_stream,
             settled: 0,
             forgotten: false,
+            attempts: None,
+            items,
         };
         Job {
             number,
@@ -153,11 +171,9 @@ impl Job {
             settled: AtomicBool::new(!is_stream && count == 0),
             over: AtomicBool::new(!is_stream && count == 0),
             callbacks,
-            policy,
+            policy: Rules((policy != Policy::default()).then(|| Box::new(policy))),
             base: 0,
             style,
-            attempts: Mutex::default(),
-            items: Mutex::new(items),
         }
     }
 
@@ -192,10 +208,10 @@ impl Job {
         let old = match &mut body.results {
             _ if forgotten => Ok(Some(raw)),
             Kept::One(place) if place.is_none() => Ok(place.replace(raw)),
-            Kept::One(_) => Err(raw),
+            Kept::One(_) | Kept::Taken | Kept::Opened(..) => Err(raw),
             Kept::List(results) => results.put(index, raw).map(|()| None),
             Kept::Stream(results) if self.shape == (Shape::Stream { ordered: false }) => {
-                results.push_back(Some(raw));
+                results.push_back(Some((index, raw)));
                 Ok(None)
             }
             Kept::Stream(results) => {
@@ -207,15 +223,15 @@ impl Job {
                         results.resize_with(at + 1, || None);
                     }
                     match &mut results[at] {
-                        place @ None => Ok(place.replace(raw)),
+                        place @ None => {
+                            *place = Some((index, raw));
+                            Ok(None)
+                        }
                         Some(_) => Err(raw),
                     }
                 }
             }
         };
-        if !forgotten && self.shape == (Shape::Stream { ordered: false }) {
-            body.order.push_back(index);
-        }
         body.settled += u32::from(old.is_ok());
         let last = self.look(&body);
         drop(body);
@@ -261,22 +277,18 @@ impl Job {
         }
         let mut body = self.body();
         body.complete = true;
-        let forgotten = body.forgotten;
+        let (forgotten, first, count) = (body.forgotten, body.first, body.count);
         match &mut body.results {
             Kept::One(place) => *place = Some(raw()),
             Kept::List(results) => results.fill(raw),
             Kept::Stream(results) if self.shape == (Shape::Stream { ordered: true }) => {
                 let gap = results.iter().position(Option::is_none).unwrap_or(results.len());
                 results.truncate(gap);
-                results.push_back(Some(raw()));
+                results.push_back(Some((first.wrapping_add(gap as u32), raw())));
             }
             // One error tells it; the others are not worth a line each.
-            Kept::Stream(results) if !forgotten => {
-                results.push_back(Some(raw()));
-                let last = body.count;
-                body.order.push_back(last);
-            }
-            Kept::Stream(_) => {}
+            Kept::Stream(results) if !forgotten => results.push_back(Some((count, raw()))),
+            Kept::Stream(_) | Kept::Taken | Kept::Opened(..) => {}
         }
         body.settled = body.count;
         self.look(&body);
@@ -315,9 +327,8 @@ impl Job {
             return None;
         }
         let next = results.pop_front().flatten();
-        let index = body.order.pop_front().unwrap_or(body.first);
         body.first = body.first.wrapping_add(1);
-        next.map(|raw| (index, raw))
+        next
     }
 
     /// True if the next result of a stream is there.
@@ -332,9 +343,25 @@ impl Job {
         body.complete && body.settled >= body.count && empty
     }
 
-    /// Takes all results of a job that is not a stream.
-    pub fn take_results(&self) -> Kept {
-        std::mem::replace(&mut self.body().results, Kept::One(None))
+    /// Takes all results of a job that is not a stream. Gives what was made of them, if somebody has taken them before;
+    /// [`Kept::Taken`] while another thread makes an object of them.
+    pub fn take_results(&self, py: Python<'_>) -> Kept {
+        let mut body = self.body();
+        match &body.results {
+            Kept::Opened(object, is_value) => Kept::Opened(object.clone_ref(py), *is_value),
+            _ => std::mem::replace(&mut body.results, Kept::Taken),
+        }
+    }
+
+    /// After [`Job::take_results`]: they came to nothing.
+    pub fn lose_results(&self) {
+        self.body().results = Kept::One(None);
+    }
+
+    /// Keeps what was found.
+    pub fn set_opened(&self, object: Py<PyAny>, is_value: bool) {
+        let old = std::mem::replace(&mut self.body().results, Kept::Opened(object, is_value));
+        drop(old);
     }
 
     /// How many tasks are not settled.
@@ -345,17 +372,17 @@ impl Job {
 
     /// The items of a list.
     pub fn items(&self, py: Python<'_>) -> Option<Py<PyAny>> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|items| items.clone_ref(py))
+        self.body().items.as_ref().map(|items| items.clone_ref(py))
     }
 
     /// True if the task is to be done once more: counts that as an attempt.
     pub fn may_retry(&self, after_death: bool, index: u32, has_record: bool) -> bool {
         let most = if after_death { self.policy.retries } else { self.policy.error_retries };
-        if most == 0 || !(has_record || self.items.lock().unwrap_or_else(PoisonError::into_inner).is_some()) {
+        let mut body = self.body();
+        if most == 0 || !(has_record || body.items.is_some()) {
             return false;
         }
-        let mut attempts = self.attempts.lock().unwrap_or_else(PoisonError::into_inner);
-        let (deaths, errors) = attempts.get_or_insert_default().entry(index).or_default();
+        let (deaths, errors) = body.attempts.get_or_insert_default().entry(index).or_default();
         let count = if after_death { deaths } else { errors };
         *count += 1;
         *count <= most
@@ -373,6 +400,6 @@ impl Job {
 
     /// Lets go of the items. To be dropped where Python may run.
     pub fn take_items(&self) -> Option<Py<PyAny>> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.body().items.take()
     }
 }

@@ -123,11 +123,19 @@ fn read<'py>(
 }
 
 /// The result of a single task, or the list of a job's results; or the exception.
-fn open_job<'py>(py: Python<'py>, desk: &Desk, job: &Job, mode: u8) -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
-    let results = match job.take_results() {
+fn open_results<'py>(
+    py: Python<'py>,
+    desk: &Desk,
+    job: &Job,
+    results: Kept,
+    mode: u8,
+) -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
+    let results = match results {
         Kept::List(results) => results,
         Kept::One(raw) => return open(py, desk, job, 0, raw.unwrap_or(Raw::Terminated)),
-        Kept::Stream(_) => return Ok(Err(PyValueError::new_err("a stream has no list of results"))),
+        Kept::Stream(_) | Kept::Taken | Kept::Opened(..) => {
+            return Ok(Err(PyValueError::new_err("these results were taken before")));
+        }
     };
     let mut list = Listing::new(py, results.count(), mode)?;
     for (index, piece) in results.into_pieces() {
@@ -223,7 +231,7 @@ fn damaged() -> PyErr {
 /// Calls what has to be called with a job's result.
 pub fn run_callback(py: Python<'_>, desk: &Desk, job: &Arc<Job>, run: &Bound<'_, PyAny>) -> PyResult<()> {
     let Some(callbacks) = &job.callbacks else { return Ok(()) };
-    let opened = open_job(py, desk, job, 0)?;
+    let opened = open_results(py, desk, job, job.take_results(py), 0)?;
     let (value, is_value) = match opened {
         Ok(value) => (value, true),
         Err(error) => (error.into_value(py).into_bound(py).into_any(), false),
@@ -242,13 +250,15 @@ pub struct Outcome {
     desk: Py<Desk>,
     job: Arc<Job>,
     on_error: u8,
-    /// The value or the exception, once somebody has asked.
-    opened: Mutex<Option<(Py<PyAny>, bool)>>,
 }
 
 impl Outcome {
     pub fn new<'py>(desk: &Bound<'py, Desk>, job: Arc<Job>, on_error: u8) -> PyResult<Bound<'py, Outcome>> {
-        Bound::new(desk.py(), Outcome { desk: desk.clone().unbind(), job, on_error, opened: Mutex::new(None) })
+        let outcome = Bound::new(desk.py(), Outcome { desk: desk.clone().unbind(), job, on_error })?;
+        // It is part of no cycle that the collector could break: with a million of them, looking for some takes its time.
+        // SAFETY: a live object of a type that the collector knows.
+        unsafe { ffi::PyObject_GC_UnTrack(outcome.as_ptr().cast()) };
+        Ok(outcome)
     }
 
     pub fn job(&self) -> Arc<Job> {
@@ -256,28 +266,34 @@ impl Outcome {
     }
 
     fn opened(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, bool)> {
-        let known = || {
-            let guard = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-            guard.as_ref().map(|(object, is_value)| (object.clone_ref(py), *is_value))
-        };
-        if let Some(known) = known() {
-            return Ok(known);
-        }
         let made = self.job.callbacks.as_ref().and_then(|callbacks| {
             let guard = callbacks.made.lock().unwrap_or_else(PoisonError::into_inner);
             guard.as_ref().map(|(object, is_value)| (object.clone_ref(py), *is_value))
         });
-        let fresh = match made {
-            Some(made) => made,
-            None => match open_job(py, self.desk.get(), &self.job, self.on_error)? {
-                Ok(value) => (value.unbind(), true),
-                Err(error) => (error.into_value(py).into_any(), false),
-            },
+        if let Some(made) = made {
+            return Ok(made);
+        }
+        let results = loop {
+            match self.job.take_results(py) {
+                Kept::Opened(object, is_value) => return Ok((object, is_value)),
+                // Another thread is at it.
+                Kept::Taken => {
+                    py.detach(std::thread::yield_now);
+                    py.check_signals()?;
+                }
+                results => break results,
+            }
         };
-        // Two threads may have come here; the first has found the results, and keeps them.
-        let mut guard = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        let (object, is_value) = guard.get_or_insert(fresh);
-        Ok((object.clone_ref(py), *is_value))
+        let (object, is_value) = match open_results(py, self.desk.get(), &self.job, results, self.on_error) {
+            Ok(Ok(value)) => (value.unbind(), true),
+            Ok(Err(error)) => (error.into_value(py).into_any(), false),
+            Err(error) => {
+                self.job.lose_results();
+                return Err(error);
+            }
+        };
+        self.job.set_opened(object.clone_ref(py), is_value);
+        Ok((object, is_value))
     }
 
     fn wait_until(&self, py: Python<'_>, deadline: Deadline) -> PyResult<bool> {
