@@ -32,6 +32,7 @@
 //!
 //! * [`Select`] and [`wait()`]: several queues, pipes, events, processes, or whatever else has a descriptor, at once. All of
 //!   them are [`AsFd`](std::os::fd::AsFd), for epoll and its kin.
+//! * [`Manager`]: an object of any type in a process of its own, which others call.
 //!
 //! All of these are handles: give them to a process as arguments, or send them to one that already runs.
 //!
@@ -69,6 +70,7 @@ mod error;
 mod event;
 mod guarded;
 mod lock;
+mod manager;
 mod once;
 pub mod pipe;
 mod plain;
@@ -91,6 +93,7 @@ pub use bytes::Bytes;
 pub use error::{Error, Identity, Result, TaskError};
 pub use event::Event;
 pub use lock::{Guard, Lock};
+pub use manager::{Make, Managed, Manager, Method};
 pub use once::{Once, OnceLock};
 pub use plain::Plain;
 pub use polyproc_macros::Plain;

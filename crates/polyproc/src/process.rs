@@ -248,7 +248,7 @@ impl<R> Process<R> {
         }
     }
 
-    fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> Identity {
         Identity { pid: self.pid(), name: self.name().to_owned() }
     }
 }

@@ -12,7 +12,7 @@ use std::marker::PhantomData;
 /// same, and a look costs no message to anybody.
 ///
 /// Keys and values are [`Plain`]: numbers, arrays, structs of them. Keys are the same if their bytes are (so `0.0` and `-0.0`
-/// differ). For text use an array of bytes.
+/// differ). For text use an array of bytes, or a [`Manager`](crate::Manager) around any kind of map.
 ///
 /// Each call but [`clear`](SharedMap::clear) is done as a whole or not at all, whichever process is killed in the midst of it.
 ///

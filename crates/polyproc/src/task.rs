@@ -54,7 +54,7 @@ pub struct Arrival(pub(crate) Arrived);
 pub struct Luggaged(pub(crate) Luggage);
 
 /// Makes the one value of a function's or closure's type.
-fn only_value<F: Copy + 'static>() -> F {
+pub(crate) fn only_value<F: Copy + 'static>() -> F {
     const {
         assert!(
             size_of::<F>() == 0,

@@ -4,7 +4,7 @@ use super::bell;
 use super::parcel::{Envelope, Parcel};
 use super::ring::Ring;
 use crate::Result;
-use crate::shm::{Handle, Hold};
+use crate::shm::{Handle, Hold, Participant};
 use crate::sys::clock::Deadline;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
@@ -73,6 +73,18 @@ impl Queue {
     #[inline]
     pub fn get(&self, envelope: &mut Envelope, deadline: Deadline) -> Result<()> {
         self.ring.get(envelope, deadline)?;
+        bell::rang(&self.ring);
+        Ok(())
+    }
+
+    /// As [`Queue::get`], where one process alone puts messages in: an error as soon as that is dead and the queue is empty. At
+    /// once if the process was made a holder of the queue ([`Hold::share_with`]), so that the sweep of it wakes who sleeps here;
+    /// within a second otherwise.
+    ///
+    /// # Errors
+    /// [`crate::Error::EndOfFile`]; otherwise as [`Queue::get`].
+    pub fn get_from(&self, producer: Participant, envelope: &mut Envelope, deadline: Deadline) -> Result<()> {
+        self.ring.get_from(producer, envelope, deadline)?;
         bell::rang(&self.ring);
         Ok(())
     }

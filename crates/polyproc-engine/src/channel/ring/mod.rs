@@ -33,7 +33,7 @@ mod segment;
 mod state;
 
 use super::parcel::{Envelope, INLINE_MAX, Parcel};
-use crate::shm::{self, Directory, Handle, Hold, Kind, Lease, Taken, Transit};
+use crate::shm::{self, Directory, Handle, Hold, Kind, Lease, Participant, Taken, Transit};
 use crate::sync::signal;
 use crate::sync::spin::{Linger, Spin};
 use crate::sys::clock::Deadline;
@@ -311,6 +311,30 @@ impl Ring {
                 return Err(Error::TimedOut);
             }
             self.wait(deadline)?;
+        }
+    }
+
+    /// As [`Ring::get`], from the one process that puts; [`Error::EndOfFile`] if that is dead and there is nothing.
+    pub(crate) fn get_from(&self, producer: Participant, envelope: &mut Envelope, deadline: Deadline) -> Result<()> {
+        let mut gone = false;
+        loop {
+            if self.try_get(envelope, deadline)? {
+                return Ok(());
+            }
+            if gone {
+                return Err(Error::EndOfFile);
+            }
+            if deadline == Deadline::Now {
+                return Err(Error::TimedOut);
+            }
+            if !self.getting.until(|| !self.is_empty()) {
+                fault!("ring.before_sleep");
+                // Whether it lives is asked first: what it has put before it died is seen after.
+                signal::wait(&self.state().items, deadline, || {
+                    gone = shm::is_dead(producer);
+                    gone || !self.is_empty()
+                })?;
+            }
         }
     }
 

@@ -1,0 +1,510 @@
+//! Objects that one process owns, and others call.
+
+use crate::process::Process;
+use crate::start::{self, Ran, kind};
+use crate::task::{Arrival, Luggaged, Place, Task};
+use crate::wire::{self, Arrived, Luggage};
+use crate::{Identity, Result, TaskError};
+use polyproc_engine::channel::{Envelope, Parcel, Queue};
+use polyproc_engine::{Deadline, Error as EngineError, Handle, Participant, shm};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::any::{Any, type_name};
+use std::cell::RefCell;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// An object in a process of its own, which alone has it; every process that has a handle calls it, one call at a time.
+///
+/// For what cannot lie in shared memory, or must not lie in yours: a map of strings, a connection, a C library with global
+/// state. It need not be `Send`, nor serialisable if it is [made there](Manager::start_with).
+///
+/// [`Manager::handle`] gives handles for other processes. Dropping the manager ends the process, once the calls that were made
+/// before are answered; calls after that fail. If the process dies, every call that waits for it, and every one after, fails at
+/// once.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Managed, Manager, Process};
+/// use std::collections::BTreeMap;
+///
+/// type Ages = BTreeMap<String, u32>;
+///
+/// fn grow_older(ages: Managed<Ages>, name: String) -> u32 {
+///     ages.call(|ages: &mut Ages, name: String| {
+///         let age = ages.entry(name).or_default();
+///         *age += 1;
+///         *age
+///     }, (name,)).unwrap()
+/// }
+///
+/// let ages = Manager::start(Ages::from([("Ada".to_owned(), 36)]))?;
+/// let child = Process::spawn(grow_older, (ages.handle(), "Ada".to_owned()))?;
+/// assert_eq!(child.join().unwrap(), 37);
+/// assert_eq!(ages.call(|ages: &mut Ages| ages.len(), ()).unwrap(), 1);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+pub struct Manager<T> {
+    process: Mutex<Process<()>>,
+    handle: Managed<T>,
+}
+
+/// A handle of an object that a [`Manager`]'s process owns.
+pub struct Managed<T> {
+    requests: Queue,
+    owner: Participant,
+    identity: Identity,
+    /// Queues for answers that no call uses now.
+    replies: Mutex<Vec<Queue>>,
+    object: PhantomData<fn(&mut T)>,
+}
+
+/// A function that can be called on a managed `T` with arguments `A`, a tuple.
+///
+/// It is implemented for functions, and closures that capture nothing, whose first argument is `&mut T`, with up to five more;
+/// there is nothing to implement by hand.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be called on a managed `{T}` with the arguments `{A}`",
+    label = "not a function of `&mut {T}` and these arguments",
+    note = "it must be a function, or a closure that captures nothing; its further arguments are given as a tuple",
+    note = "a closure has to name the types of its arguments: `|object: &mut {T}, ..|`"
+)]
+pub trait Method<T, A>: Copy + 'static {
+    /// What it returns.
+    type Output;
+
+    #[doc(hidden)]
+    fn call(self, object: &mut T, arguments: A) -> Self::Output;
+}
+
+/// A function that makes an object from arguments `A`, a tuple of up to five, in the process that is to own it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` makes nothing from the arguments `{A}`",
+    label = "not a function of these arguments",
+    note = "it must be a function, or a closure that captures nothing; its arguments are given as a tuple, `(a,)` for one"
+)]
+pub trait Make<A>: Copy + 'static {
+    /// What it makes.
+    type Object;
+
+    #[doc(hidden)]
+    fn make(self, arguments: A) -> Self::Object;
+}
+
+macro_rules! functions {
+    ($($argument:ident)*) => {
+        #[allow(non_snake_case, reason = "the arguments are named after their types")]
+        impl<Function, Object, Output, $($argument),*> Method<Object, ($($argument,)*)> for Function
+        where
+            Function: Fn(&mut Object, $($argument),*) -> Output + Copy + 'static,
+        {
+            type Output = Output;
+
+            fn call(self, object: &mut Object, ($($argument,)*): ($($argument,)*)) -> Output {
+                self(object, $($argument),*)
+            }
+        }
+
+        #[allow(non_snake_case, reason = "as above")]
+        impl<Function, Object, $($argument),*> Make<($($argument,)*)> for Function
+        where
+            Function: Fn($($argument),*) -> Object + Copy + 'static,
+        {
+            type Object = Object;
+
+            fn make(self, ($($argument,)*): ($($argument,)*)) -> Object {
+                self($($argument),*)
+            }
+        }
+    };
+}
+
+functions!();
+functions!(A1);
+functions!(A1 A2);
+functions!(A1 A2 A3);
+functions!(A1 A2 A3 A4);
+functions!(A1 A2 A3 A4 A5);
+
+const CALL: u8 = 1;
+const STOP: u8 = 2;
+
+thread_local! {
+    /// The object, in the process that owns it.
+    static OBJECT: RefCell<Option<Box<dyn Any>>> = const { RefCell::new(None) };
+}
+
+/// The task of a process that makes an object with `F` and owns it from then on.
+struct Own<F>(PhantomData<F>);
+
+/// The task of a call of `F` on the `T` of this process.
+struct On<T, F>(PhantomData<(fn(T), F)>);
+
+macro_rules! plain_copies {
+    ($($name:ident <$($parameter:ident),*>)*) => {
+        $(
+            impl<$($parameter),*> Clone for $name<$($parameter),*> {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+            impl<$($parameter),*> Copy for $name<$($parameter),*> {}
+        )*
+    };
+}
+
+plain_copies!(Own<F> On<T, F>);
+
+impl<F, A> Task<(A, Requests)> for Own<F>
+where
+    F: Make<A>,
+    F::Object: 'static,
+    A: DeserializeOwned,
+{
+    type Output = ();
+
+    fn run(arguments: &[u8], arrival: Arrival) -> Result<(Vec<u8>, Luggaged)> {
+        let (arguments, requests): (A, Requests) = wire::decode(arguments, arrival.0)?;
+        let object = crate::task::only_value::<F>().make(arguments);
+        OBJECT.set(Some(Box::new(object)));
+        serve(&requests.0)?;
+        // What dropping the object does belongs to the task.
+        drop(OBJECT.take());
+        let (bytes, luggage) = wire::encode(&(), Vec::new())?;
+        Ok((bytes, Luggaged(luggage)))
+    }
+}
+
+impl<T, F, A> Task<A> for On<T, F>
+where
+    T: 'static,
+    F: Method<T, A>,
+    F::Output: Serialize,
+    A: DeserializeOwned,
+{
+    type Output = F::Output;
+
+    fn run(arguments: &[u8], arrival: Arrival) -> Result<(Vec<u8>, Luggaged)> {
+        let arguments: A = wire::decode(arguments, arrival.0)?;
+        OBJECT.with_borrow_mut(|object| {
+            let Some(object) = object.as_mut().and_then(|object| object.downcast_mut::<T>()) else {
+                let detail = "the manager has an object of another type".to_owned();
+                return Err(crate::Error::Decode { type_name: type_name::<T>(), detail });
+            };
+            let output = crate::task::only_value::<F>().call(object, arguments);
+            let (bytes, luggage) = wire::encode(&output, Vec::new())?;
+            Ok((bytes, Luggaged(luggage)))
+        })
+    }
+}
+
+/// The queue of an owner's requests, as an argument.
+struct Requests(Queue);
+
+impl Serialize for Requests {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        wire::pack(self.0.hold(), serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Requests {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Requests, D::Error> {
+        Ok(Requests(wire::unpack(deserializer, Queue::from_handle)?))
+    }
+}
+
+/// Answers calls until it is told to stop.
+fn serve(requests: &Queue) -> Result<()> {
+    let mut envelope = Envelope::new();
+    loop {
+        wire::again(|| requests.get(&mut envelope, Deadline::Never))?;
+        if envelope.kind == STOP {
+            return Ok(());
+        }
+        let bytes = envelope.copy();
+        if let Err(error) = answer(&bytes, &mut envelope) {
+            log::debug!("polyproc: whoever made a call does not get its result: {error}");
+        }
+        envelope.clear();
+    }
+}
+
+/// Makes the call. An error if its result cannot be given, as the caller is gone.
+fn answer(bytes: &[u8], envelope: &mut Envelope) -> polyproc_engine::Result<()> {
+    let damaged = |detail| EngineError::Damaged { what: "call of a managed object", detail };
+    let (head, arguments) =
+        postcard::take_from_bytes::<([u8; 16], Place)>(bytes).map_err(|_| damaged("its request does not parse"))?;
+    let code = start::code_at(head.1).ok_or_else(|| damaged("its function is not there"))?;
+    let arrived = Arrived::new(Vec::new(), std::mem::take(&mut envelope.buffers));
+    let (kind, mut bytes, mut luggage) = match start::run(code, arguments, arrived) {
+        Ran::Returned(bytes, luggage) => (kind::RESULT, bytes, luggage),
+        Ran::Panicked(message, location) => {
+            let told = wire::encode(&(message, location), Vec::new());
+            (kind::PANIC, told.map(|(bytes, _)| bytes).unwrap_or_default(), Luggage::default())
+        }
+        Ran::Refused(why) => (kind::REFUSED, why.into_bytes(), Luggage::default()),
+    };
+    let replies = Handle::from_bytes(&head.0).and_then(Queue::from_handle)?;
+    wire::leave_descriptors(&mut bytes, &mut luggage)?;
+    let handles = luggage.handles();
+    let mut parcel = wire::parcel(kind, &bytes, &mut luggage, &handles)?;
+    wire::again(|| replies.put(&mut parcel, Deadline::Never))
+}
+
+impl<T: Serialize + DeserializeOwned + 'static> Manager<T> {
+    /// Starts a process that owns `object` from then on.
+    ///
+    /// # Errors
+    /// As [`Process::spawn`](crate::Process::spawn).
+    pub fn start(object: T) -> Result<Manager<T>> {
+        Manager::start_with(|object: T| object, (object,))
+    }
+}
+
+impl<T: 'static> Manager<T> {
+    /// Starts a process that makes its object itself, of arguments that are sent there: for what cannot be sent.
+    ///
+    /// # Errors
+    /// As [`Process::spawn`](crate::Process::spawn).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Manager;
+    /// use std::{cell::Cell, rc::Rc};
+    ///
+    /// let counter = Manager::start_with(|from: u32| Rc::new(Cell::new(from)), (5,))?;
+    /// let next = |counter: &mut Rc<Cell<u32>>, step: u32| {
+    ///     counter.set(counter.get() + step);
+    ///     counter.get()
+    /// };
+    /// assert_eq!(counter.call(next, (1,)).unwrap(), 6);
+    /// assert_eq!(counter.call(next, (4,)).unwrap(), 10);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn start_with<F, A>(make: F, arguments: A) -> Result<Manager<T>>
+    where
+        F: Make<A, Object = T>,
+        A: Serialize + DeserializeOwned,
+    {
+        let _ = make;
+        let requests = Queue::new(0)?;
+        let mut owner = Participant::NOBODY;
+        let task = Own::<F>(PhantomData);
+        let name = format!("manager of {}", type_name::<T>().rsplit("::").next().unwrap_or("an object"));
+        let builder = Process::builder().name(name);
+        let process = builder.spawn_with(task, (arguments, Requests(requests.clone())), |it| owner = it, None)?;
+        let identity = process.identity();
+        let handle = Managed { requests, owner, identity, replies: Mutex::default(), object: PhantomData };
+        Ok(Manager { process: Mutex::new(process), handle })
+    }
+
+    /// A handle of the object, for another process, or another part of this one.
+    pub fn handle(&self) -> Managed<T> {
+        self.handle.clone()
+    }
+
+    /// Calls a function on the object, and waits for its result: see [`Managed::call`].
+    ///
+    /// # Errors
+    /// As [`Managed::call`]; if the process has died, how.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Manager, TaskError};
+    /// let list = Manager::start(vec![1])?;
+    /// list.call(|list: &mut Vec<u32>, item: u32| list.push(item), (2,)).unwrap();
+    /// assert_eq!(list.call(|list: &mut Vec<u32>| list.clone(), ()).unwrap(), [1, 2]);
+    /// let crash = |_: &mut Vec<u32>| -> u32 { std::process::abort() };
+    /// assert!(matches!(list.call(crash, ()), Err(TaskError::Crashed { signal: 6, .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn call<F, A>(&self, method: F, arguments: A) -> Result<F::Output, TaskError>
+    where
+        F: Method<T, A>,
+        F::Output: Serialize + DeserializeOwned,
+        A: Serialize + DeserializeOwned,
+    {
+        self.handle.call(method, arguments).map_err(|error| self.explain(error))
+    }
+
+    /// As [`Manager::call`], waiting no longer than `timeout`: see [`Managed::call_timeout`].
+    ///
+    /// # Errors
+    /// As [`Manager::call`], and [`TaskError::TimedOut`].
+    pub fn call_timeout<F, A>(&self, method: F, arguments: A, timeout: Duration) -> Result<F::Output, TaskError>
+    where
+        F: Method<T, A>,
+        F::Output: Serialize + DeserializeOwned,
+        A: Serialize + DeserializeOwned,
+    {
+        self.handle.call_timeout(method, arguments, timeout).map_err(|error| self.explain(error))
+    }
+
+    /// How the process died, which only the one that has started it knows.
+    fn explain(&self, error: TaskError) -> TaskError {
+        if !matches!(error, TaskError::Lost { .. }) {
+            return error;
+        }
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        match process.join_timeout(Duration::from_secs(1)) {
+            Ok(()) | Err(TaskError::Lost { .. } | TaskError::TimedOut { .. }) => error,
+            Err(ended) => ended,
+        }
+    }
+
+    /// Ends the process once the calls that were made before are answered, and waits for it.
+    ///
+    /// # Errors
+    /// How it ended otherwise.
+    pub fn stop(self) -> Result<(), TaskError> {
+        self.handle.tell_to_stop();
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.join_timeout(Duration::MAX)
+    }
+
+    /// The pid of the process that owns the object.
+    pub fn pid(&self) -> i32 {
+        self.handle.identity.pid
+    }
+}
+
+impl<T> Drop for Manager<T> {
+    fn drop(&mut self) {
+        self.handle.tell_to_stop();
+    }
+}
+
+impl<T: 'static> Managed<T> {
+    /// Calls a function on the object, in the process that owns it, and waits for its result. Calls are made one after the other,
+    /// in the order in which they come; a function must not call the object that it is called on.
+    ///
+    /// # Errors
+    /// [`TaskError::Panicked`] if the function panicked: the object is as the panic has left it, and can be called again;
+    /// [`TaskError::Codec`] if arguments or result cannot be sent; [`TaskError::Lost`] if the process has ended.
+    pub fn call<F, A>(&self, method: F, arguments: A) -> Result<F::Output, TaskError>
+    where
+        F: Method<T, A>,
+        F::Output: Serialize + DeserializeOwned,
+        A: Serialize + DeserializeOwned,
+    {
+        let _ = method;
+        self.call_by::<F, A>(&arguments, Deadline::Never, Duration::MAX)
+    }
+
+    /// As [`Managed::call`], waiting no longer than `timeout`. A call that is too late may still be made.
+    ///
+    /// # Errors
+    /// As [`Managed::call`], and [`TaskError::TimedOut`].
+    pub fn call_timeout<F, A>(&self, method: F, arguments: A, timeout: Duration) -> Result<F::Output, TaskError>
+    where
+        F: Method<T, A>,
+        F::Output: Serialize + DeserializeOwned,
+        A: Serialize + DeserializeOwned,
+    {
+        let _ = method;
+        self.call_by::<F, A>(&arguments, wire::within(timeout), timeout)
+    }
+
+    fn call_by<F, A>(&self, arguments: &A, deadline: Deadline, after: Duration) -> Result<F::Output, TaskError>
+    where
+        F: Method<T, A>,
+        F::Output: Serialize + DeserializeOwned,
+        A: Serialize + DeserializeOwned,
+    {
+        let process = || self.identity.clone();
+        let refused = |detail: String| TaskError::Codec { process: process(), detail };
+        let lost = || TaskError::Lost { process: process(), detail: "it has ended".to_owned() };
+        if shm::is_dead(self.owner) {
+            return Err(lost());
+        }
+        let kept = self.replies.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let replies = match kept.map_or_else(|| Queue::new(0), Ok) {
+            Ok(replies) => replies,
+            Err(error) => return Err(refused(error.to_string())),
+        };
+        // So that its end wakes us.
+        replies.hold().share_with(self.owner);
+        let sent = Place::of::<On<T, F>, A>().and_then(|place| {
+            let (head, _) = wire::encode(&(replies.hold().handle().to_bytes(), place), Vec::new())?;
+            let (mut bytes, mut luggage) = wire::encode(arguments, head)?;
+            wire::leave_descriptors(&mut bytes, &mut luggage)?;
+            let handles = luggage.handles();
+            let mut parcel = wire::parcel(CALL, &bytes, &mut luggage, &handles)?;
+            Ok(wire::again(|| self.requests.put(&mut parcel, Deadline::Never))?)
+        });
+        sent.map_err(|error| refused(error.to_string()))?;
+        wire::with_envelope(|envelope| {
+            match wire::by(deadline, |deadline| replies.get_from(self.owner, envelope, deadline)) {
+                Ok(()) => {}
+                // An answer may still come: the queue is of no use to another call.
+                Err(EngineError::TimedOut) => return Err(TaskError::TimedOut { process: process(), after }),
+                Err(EngineError::EndOfFile) => return Err(lost()),
+                Err(error) => return Err(refused(error.to_string())),
+            }
+            self.replies.lock().unwrap_or_else(PoisonError::into_inner).push(replies);
+            match envelope.kind {
+                kind::RESULT => wire::open(envelope, Vec::new()).map_err(|error| refused(error.to_string())),
+                kind::PANIC => match wire::open(envelope, Vec::new()) {
+                    Ok((message, location)) => Err(TaskError::Panicked { process: process(), message, location }),
+                    Err(error) => Err(refused(error.to_string())),
+                },
+                _ => Err(refused(String::from_utf8_lossy(&envelope.copy()).into_owned())),
+            }
+        })
+    }
+}
+
+impl<T> Managed<T> {
+    fn tell_to_stop(&self) {
+        if let Ok(mut parcel) = Parcel::new(STOP, &[]) {
+            let _ = wire::again(|| self.requests.put(&mut parcel, Deadline::Never));
+        }
+    }
+}
+
+impl<T> Clone for Managed<T> {
+    fn clone(&self) -> Managed<T> {
+        Managed {
+            requests: self.requests.clone(),
+            owner: self.owner,
+            identity: self.identity.clone(),
+            replies: Mutex::default(),
+            object: PhantomData,
+        }
+    }
+}
+
+impl<T> fmt::Debug for Managed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Managed").field(&self.identity).finish()
+    }
+}
+
+impl<T> fmt::Debug for Manager<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Manager").field(&self.handle.identity).finish()
+    }
+}
+
+impl<T> Serialize for Managed<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let Identity { pid, name, .. } = &self.identity;
+        (wire::Name(self.requests.hold()), self.owner.bits(), pid, name).serialize(serializer)
+    }
+}
+
+impl<'de, T> Deserialize<'de> for Managed<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Managed<T>, D::Error> {
+        let (requests, owner, pid, name) = <([u8; 16], u32, i32, String)>::deserialize(deserializer)?;
+        let requests = Handle::from_bytes(&requests).and_then(Queue::from_handle);
+        Ok(Managed {
+            requests: requests.map_err(|error| wire::refuse(&error))?,
+            owner: Participant::from_bits(owner),
+            identity: Identity { pid, name },
+            replies: Mutex::default(),
+            object: PhantomData,
+        })
+    }
+}
