@@ -1,5 +1,6 @@
 //! What can go wrong: with a call ([`Error`]), and with a process that was given a task ([`TaskError`]).
 
+use polyproc_engine::sys::signal;
 use std::fmt;
 use std::time::Duration;
 
@@ -80,6 +81,26 @@ pub struct Identity {
     pub pid: i32,
     /// What its parent calls it.
     pub name: String,
+    /// The last lines that it logged, oldest first: at most sixteen.
+    pub last_lines: Vec<String>,
+}
+
+impl Identity {
+    pub(crate) fn new(pid: i32, name: impl Into<String>) -> Identity {
+        Identity { pid, name: name.into(), last_lines: Vec::new() }
+    }
+}
+
+/// Why a signal has ended a process, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The process itself, by an error; or another process, for reasons that nobody has told polyproc.
+    Unknown,
+    /// The process that had started it called [`terminate`](crate::Process::terminate) or [`kill`](crate::Process::kill).
+    Asked,
+    /// The zygote from which it had been forked was killed: the system ends its processes with it.
+    ZygoteGone,
 }
 
 impl fmt::Display for Identity {
@@ -121,7 +142,7 @@ pub enum TaskError {
     },
     /// A signal ended the process: it crashed, or was killed.
     #[non_exhaustive]
-    #[error("{process} was ended by {}{}", polyproc_engine::sys::signal::name(*signal), if *core { " and left a core file" } else { "" })]
+    #[error("{process} was ended by {}{}{}{}", signal::name(*signal), Core(*core), Because(*signal, *cause), LastLine(process))]
     Crashed {
         /// Which process.
         process: Identity,
@@ -129,10 +150,55 @@ pub enum TaskError {
         signal: i32,
         /// The system has written a core file.
         core: bool,
+        /// Why, as far as that is known.
+        cause: Cause,
+    },
+    /// It had more memory of its own than its [limit](crate::Builder::memory_limit), and was ended for it.
+    #[non_exhaustive]
+    #[error("{process} was ended: it had {used} bytes of memory of its own and may have {limit}{}", LastLine(process))]
+    MemoryLimit {
+        /// Which process.
+        process: Identity,
+        /// What it may have, in bytes.
+        limit: u64,
+        /// What it had when that was seen, in bytes.
+        used: u64,
+    },
+    /// It took more time on a processor than its [limit](crate::Builder::cpu_limit), and was ended for it.
+    #[non_exhaustive]
+    #[error("{process} was ended: it took more than the {limit:?} of processor time that it may{}", LastLine(process))]
+    CpuLimit {
+        /// Which process.
+        process: Identity,
+        /// What it may take.
+        limit: Duration,
+    },
+    /// It had not ended at its [deadline](crate::Builder::deadline), and was ended for it.
+    #[non_exhaustive]
+    #[error("{process} was ended: it ran for longer than the {after:?} that it may{}", LastLine(process))]
+    Deadline {
+        /// Which process.
+        process: Identity,
+        /// What it may run for.
+        after: Duration,
+    },
+    /// It was killed, and since processes were last killed here the kernel has ended some of this container (or control
+    /// group) for want of memory: in all likelihood this one.
+    #[non_exhaustive]
+    #[error(
+        "{process} was ended by SIGKILL, and the kernel has killed {kills} process(es) for want of memory: give it less to \
+         do at once, or the container more memory{}",
+        LastLine(process)
+    )]
+    OutOfMemory {
+        /// Which process.
+        process: Identity,
+        /// How many the kernel has killed.
+        kills: u64,
     },
     /// The process ended by itself before the task had returned, as by [`std::process::exit`].
     #[non_exhaustive]
-    #[error("{process} ended with exit code {code} before its task had returned")]
+    #[error("{process} ended with exit code {code} before its task had returned{}", LastLine(process))]
     Exited {
         /// Which process.
         process: Identity,
@@ -157,8 +223,8 @@ pub enum TaskError {
         /// What was refused.
         detail: String,
     },
-    /// The process is gone and nobody knows how it ended: the zygote that would know was killed. Or its result was taken by
-    /// an earlier call.
+    /// The process is gone and nobody knows how it ended: the zygote that would know was killed, on a system that does not
+    /// tell others (Linux before 6.15). Or its result was taken by an earlier call.
     #[non_exhaustive]
     #[error("{process} is gone, and its result with it: {detail}")]
     Lost {
@@ -189,6 +255,39 @@ impl fmt::Display for At<'_> {
     }
 }
 
+struct Core(bool);
+
+impl fmt::Display for Core {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0 { " and left a core file" } else { "" })
+    }
+}
+
+struct Because(i32, Cause);
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.1, self.0) {
+            (Cause::Asked, _) => ", as this program had asked",
+            (Cause::ZygoteGone, _) => ", after the zygote that it came from was killed",
+            // What else ends a process by SIGSEGV has the cause in itself.
+            (Cause::Unknown, signal::KILL) => ", cause unknown",
+            (Cause::Unknown, _) => "",
+        })
+    }
+}
+
+struct LastLine<'a>(&'a Identity);
+
+impl fmt::Display for LastLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.last_lines.last() {
+            Some(line) => write!(f, "; the last that it logged: {line}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl TaskError {
     /// The process that the error is about.
     ///
@@ -209,6 +308,10 @@ impl TaskError {
         match self {
             TaskError::Panicked { process, .. }
             | TaskError::Crashed { process, .. }
+            | TaskError::MemoryLimit { process, .. }
+            | TaskError::CpuLimit { process, .. }
+            | TaskError::Deadline { process, .. }
+            | TaskError::OutOfMemory { process, .. }
             | TaskError::Exited { process, .. }
             | TaskError::TimedOut { process, .. }
             | TaskError::Codec { process, .. }

@@ -90,7 +90,7 @@ mod wire;
 
 pub use abandoned::{Abandoned, TryLockError};
 pub use bytes::Bytes;
-pub use error::{Error, Identity, Result, TaskError};
+pub use error::{Cause, Error, Identity, Result, TaskError};
 pub use event::Event;
 pub use lock::{Guard, Lock};
 pub use manager::{Make, Managed, Manager, Method};

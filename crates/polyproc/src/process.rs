@@ -3,10 +3,10 @@
 use crate::start::{self, Call, Surroundings, kind};
 use crate::task::{self, Place, Task};
 use crate::wire;
-use crate::{Error, Identity, Result, TaskError};
+use crate::{Cause, Error, Identity, Result, TaskError};
 use polyproc_engine::channel::Queue;
 use polyproc_engine::process::zygote::{self, Worker};
-use polyproc_engine::process::{Child, Status};
+use polyproc_engine::process::{Cause as Evidence, Child, Ending, Limits, Status};
 use polyproc_engine::sys::signal;
 use polyproc_engine::{Deadline, Error as EngineError, Participant};
 use serde::Serialize;
@@ -57,6 +57,7 @@ pub struct Process<R> {
 #[must_use = "a builder starts nothing until spawn is called"]
 pub struct Builder {
     name: Option<String>,
+    limits: Limits,
     surroundings: Surroundings,
 }
 
@@ -101,6 +102,96 @@ impl Builder {
         self
     }
 
+    /// The processors on which it may run, by their numbers.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    /// let one = || std::thread::available_parallelism().unwrap().get();
+    /// let child = Process::builder().cpu_affinity([0]).spawn(one, ())?;
+    /// assert_eq!(child.join().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn cpu_affinity(mut self, processors: impl IntoIterator<Item = usize>) -> Builder {
+        self.surroundings.affinity = Some(processors.into_iter().collect());
+        self
+    }
+
+    /// Ends it with [`TaskError::MemoryLimit`] once it has more than so many bytes of memory of its own: what it has written
+    /// to, and shares with no file and no other process. What polyproc shares between processes, queued items above all, does
+    /// not count; nor does the memory of programs that it starts.
+    ///
+    /// The limit is looked after from outside, every 2 milliseconds when it is near, so that it holds for any code, and its
+    /// end is never mistaken for another. So the process can be some MiB above it at the end, and what it takes and gives back
+    /// in between is not seen.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Process, TaskError};
+    ///
+    /// fn hoard() -> usize {
+    ///     let mut hoard = Vec::new();
+    ///     loop {
+    ///         hoard.push(vec![1u8; 1 << 20]);
+    ///     }
+    /// }
+    ///
+    /// let child = Process::builder().memory_limit(64 << 20).spawn(hoard, ())?;
+    /// match child.join() {
+    ///     Err(TaskError::MemoryLimit { used, .. }) => assert!(used > 64 << 20),
+    ///     other => panic!("{other:?}"),
+    /// }
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn memory_limit(mut self, bytes: u64) -> Builder {
+        self.limits.memory = Some(bytes);
+        self
+    }
+
+    /// Ends it with [`TaskError::CpuLimit`] once all its threads together have been on a processor for this long: by SIGXCPU,
+    /// and, should the task handle that, by SIGKILL one to two seconds later.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Process, TaskError};
+    /// use std::time::Duration;
+    ///
+    /// fn spin() -> u32 {
+    ///     loop {
+    ///         std::hint::spin_loop();
+    ///     }
+    /// }
+    ///
+    /// let child = Process::builder().cpu_limit(Duration::from_millis(20)).spawn(spin, ())?;
+    /// assert!(matches!(child.join(), Err(TaskError::CpuLimit { .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn cpu_limit(mut self, time: Duration) -> Builder {
+        self.limits.processor = Some(time);
+        self
+    }
+
+    /// Ends it with [`TaskError::Deadline`], by SIGKILL, if it still runs so long after its birth. Whoever joins it does not
+    /// have to be there for that.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Process, TaskError};
+    /// use std::time::Duration;
+    ///
+    /// fn wait() {
+    ///     std::thread::sleep(Duration::from_secs(60));
+    /// }
+    ///
+    /// let child = Process::builder().deadline(Duration::from_millis(20)).spawn(wait, ())?;
+    /// assert!(matches!(child.join(), Err(TaskError::Deadline { .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn deadline(mut self, after: Duration) -> Builder {
+        self.limits.deadline = Some(after);
+        self
+    }
+
     /// Starts the process; otherwise as [`Process::spawn`].
     ///
     /// # Errors
@@ -131,7 +222,7 @@ impl Builder {
         let place = Place::of::<F, A>()?;
         let name = self.name.unwrap_or_else(task::default_name::<F>);
         let results = Queue::modest()?;
-        let request = zygote::prepare()?;
+        let request = zygote::prepare()?.limited(self.limits);
         results.hold().share_with(request.participant());
         let results_name = results.hold().handle().to_bytes();
         let surroundings = self.surroundings;
@@ -248,8 +339,26 @@ impl<R> Process<R> {
         }
     }
 
+    /// How it ended, where that has been reported.
+    pub(crate) fn ending(&self) -> Option<Ending> {
+        self.worker.ending()
+    }
+
+    /// The last lines that it logged before it died without a result.
+    pub(crate) fn last_lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        wire::with_envelope(|envelope| {
+            while wire::again(|| self.results.get(envelope, Deadline::Now)).is_ok() {
+                if envelope.kind == kind::LINE {
+                    lines.push(String::from_utf8_lossy(&envelope.copy()).into_owned());
+                }
+            }
+        });
+        lines
+    }
+
     pub(crate) fn identity(&self) -> Identity {
-        Identity { pid: self.pid(), name: self.name().to_owned() }
+        Identity::new(self.pid(), self.name())
     }
 }
 
@@ -291,9 +400,9 @@ impl<R: DeserializeOwned> Process<R> {
     }
 
     fn outcome(&self, deadline: Deadline, after: Duration) -> Result<R, TaskError> {
-        let process = self.identity();
-        let status = match wire::again(|| self.worker.wait(deadline)) {
-            Ok(status) => status,
+        let mut process = self.identity();
+        let ending = match wire::again(|| self.worker.wait(deadline)) {
+            Ok(ending) => ending,
             Err(EngineError::TimedOut) => return Err(TaskError::TimedOut { process, after }),
             Err(error) => return Err(TaskError::Lost { process, detail: error.to_string() }),
         };
@@ -301,15 +410,19 @@ impl<R: DeserializeOwned> Process<R> {
             loop {
                 match wire::again(|| self.results.get(envelope, Deadline::Now)) {
                     Ok(()) => {}
-                    Err(EngineError::TimedOut) => return Err(ended(process, status)),
+                    Err(EngineError::TimedOut) => return Err(ended(process, ending)),
                     Err(error) => return Err(TaskError::Codec { process, detail: error.to_string() }),
                 }
                 return match envelope.kind {
                     // It ended before it had read them.
                     kind::ARGUMENTS => continue,
+                    kind::LINE => {
+                        process.last_lines.push(String::from_utf8_lossy(&envelope.copy()).into_owned());
+                        continue;
+                    }
                     kind::RESULT => {
-                        if !status.success() {
-                            log::warn!("polyproc: {process} gave its result and then {status}");
+                        if !ending.status.success() {
+                            log::warn!("polyproc: {process} gave its result and then {}", ending.status);
                         }
                         wire::open(envelope, Vec::new())
                             .map_err(|error| TaskError::Codec { process, detail: error.to_string() })
@@ -328,11 +441,24 @@ impl<R: DeserializeOwned> Process<R> {
     }
 }
 
-pub(crate) fn ended(process: Identity, status: Status) -> TaskError {
-    match status {
+/// What a process that gave no result has come to.
+pub(crate) fn ended(process: Identity, ending: Ending) -> TaskError {
+    match ending.cause {
+        Some(Evidence::MemoryLimit { limit, used }) => return TaskError::MemoryLimit { process, limit, used },
+        Some(Evidence::ProcessorLimit { limit }) => return TaskError::CpuLimit { process, limit },
+        Some(Evidence::Deadline { after }) => return TaskError::Deadline { process, after },
+        Some(Evidence::OutOfMemory { kills }) => return TaskError::OutOfMemory { process, kills },
+        _ => {}
+    }
+    let cause = match ending.cause {
+        Some(Evidence::Asked) => Cause::Asked,
+        Some(Evidence::ZygoteGone) => Cause::ZygoteGone,
+        _ => Cause::Unknown,
+    };
+    match ending.status {
         Status::Exited(code) => TaskError::Exited { process, code },
-        Status::Signaled { signal, core } => TaskError::Crashed { process, signal, core },
-        _ => TaskError::Lost { process, detail: "the zygote, which would know how it ended, is gone".to_owned() },
+        Status::Signaled { signal, core } => TaskError::Crashed { process, signal, core, cause },
+        _ => TaskError::Lost { process, detail: "the zygote, which would know how it ended, was killed".to_owned() },
     }
 }
 

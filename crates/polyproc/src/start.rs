@@ -4,7 +4,7 @@ use crate::task::{Arrival, Place, Run};
 use crate::wire::{self, Arrived, Luggage};
 use polyproc_engine::channel::{Envelope, Parcel, Queue, keeper};
 use polyproc_engine::process::zygote::{self, Called};
-use polyproc_engine::sys::proc;
+use polyproc_engine::sys::{limit, proc};
 use polyproc_engine::{Deadline, Handle, shm};
 use serde::{Deserialize, Serialize};
 use std::any::Any;
@@ -25,6 +25,8 @@ pub(crate) mod kind {
     pub(crate) const PANIC: u8 = 3;
     /// Why arguments or result could not be encoded or decoded.
     pub(crate) const REFUSED: u8 = 4;
+    /// A line that was logged.
+    pub(crate) const LINE: u8 = 5;
 }
 
 /// The exit code of a process whose task panicked: what Rust gives a program that panics.
@@ -52,6 +54,8 @@ pub(crate) struct Surroundings {
     pub directory: Option<PathBuf>,
     /// In a process group of its own.
     pub group: bool,
+    /// The processors on which it may run.
+    pub affinity: Option<Vec<usize>>,
 }
 
 impl Surroundings {
@@ -71,6 +75,9 @@ impl Surroundings {
         }
         if self.group {
             proc::lead_group()?;
+        }
+        if let Some(processors) = &self.affinity {
+            limit::affinity(processors).map_err(std::io::Error::other)?;
         }
         Ok(())
     }

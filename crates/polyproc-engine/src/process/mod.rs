@@ -32,4 +32,4 @@ pub mod supervisor;
 pub mod zygote;
 
 pub use child::Child;
-pub use report::{ExitReport, Status};
+pub use report::{Cause, Ending, ExitReport, Limits, Status, Usage};

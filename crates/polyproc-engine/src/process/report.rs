@@ -3,6 +3,7 @@
 use crate::sys::pidfd::End;
 use crate::sys::signal;
 use std::fmt;
+use std::time::Duration;
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl Status {
     }
 
     /// As a number that is not zero.
-    pub(super) fn to_bits(self) -> u64 {
+    pub(in crate::process) fn to_bits(self) -> u64 {
         match self {
             Status::Unknown => 1 << 32,
             Status::Exited(code) => 2 << 32 | u64::from(code as u32),
@@ -43,7 +44,7 @@ impl Status {
     }
 
     /// The status of such a number; `None` for zero.
-    pub(super) fn from_bits(bits: u64) -> Option<Status> {
+    pub(in crate::process) fn from_bits(bits: u64) -> Option<Status> {
         let value = bits as u32 as i32;
         match bits >> 32 {
             1 => Some(Status::Unknown),
@@ -81,6 +82,69 @@ impl fmt::Display for Status {
             Status::Unknown => f.write_str("ended, nobody knows how: another part of the program collected its status"),
         }
     }
+}
+
+/// What a process may take. Whoever takes more is ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory of its own: see [`crate::sys::memory::own`].
+    pub memory: Option<u64>,
+    /// Time on a processor, of all its threads together.
+    pub processor: Option<Duration>,
+    /// Time since its birth.
+    pub deadline: Option<Duration>,
+}
+
+/// What a process has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Time on a processor, of all its threads together.
+    pub processor: Duration,
+    /// The most memory that it had at once, in bytes, with files and shared memory.
+    pub peak_memory: u64,
+}
+
+/// Why a process was ended, as far as there is evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// It had more memory of its own than it may.
+    MemoryLimit {
+        /// What it may have, in bytes.
+        limit: u64,
+        /// What it had when that was seen, in bytes.
+        used: u64,
+    },
+    /// It took more time on a processor than it may.
+    ProcessorLimit {
+        /// What it may take.
+        limit: Duration,
+    },
+    /// It ran for longer than it may.
+    Deadline {
+        /// What it may run for.
+        after: Duration,
+    },
+    /// SIGKILL, and the kernel has killed processes of the cgroup for want of memory: in all likelihood this one.
+    OutOfMemory {
+        /// How many, since they were counted last.
+        kills: u64,
+    },
+    /// The process that had asked for it has sent it this signal.
+    Asked,
+    /// The zygote that it came from has ended before it, and the kernel ends such processes.
+    ZygoteGone,
+}
+
+/// The end of a process, with all that is known of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ending {
+    /// How it ended.
+    pub status: Status,
+    /// Why, where there is evidence.
+    pub cause: Option<Cause>,
+    /// What it has used, where that is known.
+    pub usage: Option<Usage>,
 }
 
 /// The end of one process.

@@ -26,32 +26,36 @@
 //! same, and then the zygote ends. The zygote: its children are killed by the kernel with it (it has one thread, so
 //! PR_SET_PDEATHSIG means what it says here), the program sees its reports end, and the next spawn starts another zygote.
 
+mod message;
 mod server;
+mod watch;
+mod worker;
+
+pub use worker::{Told, Worker};
 
 use super::birth::{self, Estate};
 use super::child::Child;
 use super::lifeline;
-use super::report::Status;
+use super::report::{Limits, Status};
 use super::supervisor;
 use crate::shm::Participant;
 use crate::sys::clock::Deadline;
 use crate::sys::poll::{self, Polled};
 use crate::sys::{image, packet, pidfd, proc, signal, spawn as system};
-use crate::{Error, Result, shm};
+use crate::{Error, Result, fault, shm};
+use message::{BIRTH, FINISH, Head, Report};
 use std::ffi::OsStr;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+use worker::{End, SOON};
 
 /// In the environment of a program that is to be a zygote: the number of the control socket.
 const VARIABLE: &str = "POLYPROC_ZYGOTE";
 
 /// How long a program that was started once more may take until it is a zygote.
 const START: Duration = Duration::from_secs(20);
-
-/// How long the zygote may take to report an end that everybody can see.
-const SOON: Duration = Duration::from_secs(1);
 
 /// The largest task, with its name, that [`spawn`] takes.
 pub const TASK_MAX: usize = packet::LARGEST - 64;
@@ -252,76 +256,8 @@ fn forget(control: &Arc<OwnedFd>) {
 /// Asks the zygote's children to end, at the end of the program; it does not wait for them.
 pub fn finish() {
     if let Some(connection) = &*connection() {
-        let head = Head { kind: FINISH, participant: 0, requester: proc::pid(), name: 0 };
+        let head = Head { kind: FINISH, participant: 0, requester: proc::pid(), name: 0, limits: Limits::default() };
         let _ = packet::send(&*connection.control, &[IoSlice::new(&head.to_bytes())], &[]);
-    }
-}
-
-const BIRTH: u32 = 1;
-const FINISH: u32 = 2;
-
-/// The first bytes of a request; then come the name and the task.
-struct Head {
-    kind: u32,
-    participant: u32,
-    requester: i32,
-    name: u32,
-}
-
-impl Head {
-    const SIZE: usize = 16;
-
-    fn to_bytes(&self) -> [u8; Head::SIZE] {
-        let mut bytes = [0; Head::SIZE];
-        for (place, word) in
-            bytes.chunks_exact_mut(4).zip([self.kind, self.participant, self.requester as u32, self.name])
-        {
-            place.copy_from_slice(&word.to_ne_bytes());
-        }
-        bytes
-    }
-
-    fn of(bytes: &[u8]) -> Option<Head> {
-        let word = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
-        Some(Head { kind: word(0)?, participant: word(4)?, requester: word(8)? as i32, name: word(12)? })
-    }
-}
-
-/// What the zygote tells of one child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Report {
-    /// It runs; its pidfd comes with this.
-    Born { pid: i32 },
-    /// It could not be forked.
-    Failed { number: i32 },
-    /// It has ended and was collected.
-    Ended { status: u64 },
-}
-
-impl Report {
-    const SIZE: usize = 12;
-
-    fn to_bytes(self) -> [u8; Report::SIZE] {
-        let (kind, value) = match self {
-            Report::Born { pid } => (1u32, pid as u64),
-            Report::Failed { number } => (2, number as u64),
-            Report::Ended { status } => (3, status),
-        };
-        let mut bytes = [0; Report::SIZE];
-        bytes[..4].copy_from_slice(&kind.to_ne_bytes());
-        bytes[4..].copy_from_slice(&value.to_ne_bytes());
-        bytes
-    }
-
-    fn of(bytes: &[u8]) -> Option<Report> {
-        let kind = u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?);
-        let value = u64::from_ne_bytes(bytes.get(4..Report::SIZE)?.try_into().ok()?);
-        match kind {
-            1 => Some(Report::Born { pid: value as i32 }),
-            2 => Some(Report::Failed { number: value as i32 }),
-            3 => Some(Report::Ended { status: value }),
-            _ => None,
-        }
     }
 }
 
@@ -329,6 +265,7 @@ impl Report {
 #[derive(Debug)]
 pub struct Request {
     estate: Estate,
+    limits: Limits,
 }
 
 /// Prepares a child of this process.
@@ -336,13 +273,19 @@ pub struct Request {
 /// # Errors
 /// [`Error::TooMany`] processes; [`Error::Os`].
 pub fn prepare() -> Result<Request> {
-    Ok(Request { estate: birth::prepare()? })
+    Ok(Request { estate: birth::prepare()?, limits: Limits::default() })
 }
 
 impl Request {
     /// The child's name in the session.
     pub fn participant(&self) -> Participant {
         self.estate.participant()
+    }
+
+    /// The same, for a child that is ended when it takes more than this.
+    pub fn limited(mut self, limits: Limits) -> Request {
+        self.limits = limits;
+        self
     }
 
     /// Has the child made. The entry that the zygote was started with runs there, with `task` and `descriptors`.
@@ -406,6 +349,7 @@ impl Request {
             participant: self.participant().bits(),
             requester: proc::pid(),
             name: name.len() as u32,
+            limits: self.limits,
         };
         let directory = proc::directory()?;
         let [memory, life, requester] = self.estate.borrowed();
@@ -413,6 +357,7 @@ impl Request {
         with.extend_from_slice(descriptors);
         let head = head.to_bytes();
         packet::send(control, &[IoSlice::new(&head), IoSlice::new(name.as_bytes()), IoSlice::new(task)], &with)?;
+        fault!("request.sent");
         drop(theirs);
         let mut bytes = [0; Report::SIZE];
         let (length, mut came) = loop {
@@ -424,12 +369,14 @@ impl Request {
         let damaged = || Error::Damaged { what: "zygote", detail: "its answer makes no sense" };
         match (Report::of(&bytes[..length]), came.pop()) {
             (Some(Report::Born { pid }), Some(pidfd)) => {
-                let end = Arc::new(End { report, status: Mutex::new(None) });
+                fault!("request.answered");
+                let end = Arc::new(End::new(report, self.limits));
                 let told = told.take().map(|told| {
                     let end = Arc::clone(&end);
                     // The zygote collects it at this very moment.
                     let soon = move |child: &Child| {
-                        told(end.wait(child, Deadline::after(Some(SOON))).unwrap_or(Status::Unknown));
+                        let ending = end.wait(child, Deadline::after(Some(SOON)));
+                        told(ending.map_or(Status::Unknown, |ending| ending.status));
                     };
                     Box::new(soon) as supervisor::Told
                 });
@@ -441,115 +388,5 @@ impl Request {
             }
             _ => Err(damaged()),
         }
-    }
-}
-
-/// Is told how a child ended.
-pub type Told = Box<dyn FnOnce(Status) + Send>;
-
-/// A process that the zygote has made for this one. Dropping it leaves the process to itself: the zygote collects it.
-#[derive(Debug)]
-pub struct Worker {
-    child: Arc<Child>,
-    end: Arc<End>,
-}
-
-/// Where the zygote reports the end of a child.
-#[derive(Debug)]
-struct End {
-    report: OwnedFd,
-    status: Mutex<Option<Status>>,
-}
-
-impl Worker {
-    /// Its pid.
-    pub fn pid(&self) -> i32 {
-        self.child.pid()
-    }
-
-    /// What its parent calls it.
-    pub fn name(&self) -> &str {
-        self.child.name()
-    }
-
-    /// Its name in the session.
-    pub fn participant(&self) -> Participant {
-        self.child.participant()
-    }
-
-    /// What this process knows of it.
-    pub fn child(&self) -> &Arc<Child> {
-        &self.child
-    }
-
-    /// Sends it a signal; nothing happens to another process that was given its pid since.
-    ///
-    /// # Errors
-    /// [`Error::Os`] with ESRCH once it has ended.
-    pub fn send_signal(&self, signal: i32) -> Result<()> {
-        self.child.send_signal(signal)
-    }
-
-    /// True until it has ended.
-    pub fn is_alive(&self) -> bool {
-        !self.child.has_ended()
-    }
-
-    /// Waits until it has ended and was collected, and tells how.
-    ///
-    /// # Errors
-    /// [`Error::TimedOut`], [`Error::Interrupted`].
-    pub fn wait(&self, deadline: Deadline) -> Result<Status> {
-        self.end.wait(&self.child, deadline)
-    }
-}
-
-impl End {
-    fn wait(&self, child: &Child, deadline: Deadline) -> Result<Status> {
-        loop {
-            if let Some(status) = *self.known() {
-                return Ok(status);
-            }
-            let mut polled = [Polled::new(self.report.as_raw_fd())];
-            if poll::wait(&mut polled, deadline)? == 0 {
-                if deadline.passed() {
-                    return Err(Error::TimedOut);
-                }
-                continue;
-            }
-            let mut known = self.known();
-            if known.is_none() {
-                let mut bytes = [0; Report::SIZE];
-                let status = match packet::receive(&self.report, &mut bytes) {
-                    Ok((length, _)) => match Report::of(&bytes[..length]) {
-                        Some(Report::Ended { status }) => Status::from_bits(status),
-                        _ => None,
-                    },
-                    Err(Error::Interrupted) => continue,
-                    Err(_) => None,
-                };
-                *known = Some(match status {
-                    Some(status) => status,
-                    None => {
-                        // The zygote is gone, and its children with it.
-                        drop(known);
-                        child.wait(deadline)?;
-                        known = self.known();
-                        pidfd::ended(child).into()
-                    }
-                });
-            }
-        }
-    }
-
-    fn known(&self) -> MutexGuard<'_, Option<Status>> {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AsFd for Worker {
-    /// Readable once the process has ended.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.child.as_fd()
     }
 }

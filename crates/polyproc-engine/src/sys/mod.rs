@@ -10,6 +10,7 @@ pub mod fork;
 pub mod futex;
 pub mod image;
 pub mod life;
+pub mod limit;
 pub mod local;
 pub mod memfd;
 pub mod memory;

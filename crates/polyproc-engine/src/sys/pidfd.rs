@@ -3,6 +3,8 @@
 //! A pidfd becomes readable when the last thread of its process has ended, whether or not anybody has collected it
 //! (pidfd_open(2)). It is inherited by a fork and can be sent over a socket.
 
+use super::clock::Deadline;
+use super::poll;
 use crate::{Error, Result};
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -67,6 +69,45 @@ pub fn collect(pidfd: impl AsFd) -> Result<Option<End>> {
     wait(pidfd, WaitIdOptions::NOHANG)
 }
 
+/// What a process has used: time on a processor in nanoseconds, and the most memory at once in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// User and system time.
+    pub processor: u64,
+    /// Its largest resident set.
+    pub peak: u64,
+}
+
+/// As [`collect`], with what the child has used.
+pub fn collect_with_usage(pidfd: impl AsFd) -> Result<Option<(End, Used)>> {
+    // SAFETY: both are plain data for which zero is valid.
+    let (mut info, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    // SAFETY: the kernel's own waitid takes a fifth argument, and fills at most one of each.
+    let outcome = unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            pidfd.as_fd().as_raw_fd(),
+            &mut info,
+            libc::WEXITED | libc::WNOHANG,
+            &mut usage,
+        )
+    };
+    if outcome < 0 {
+        return Err(Error::last("waitid"));
+    }
+    // SAFETY: zeroed above, and filled with a child's end if there is one.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    let end = match info.si_code {
+        _ if pid == 0 => return Ok(None),
+        libc::CLD_EXITED => End::Exited(status),
+        code => End::Signaled(status, code == libc::CLD_DUMPED),
+    };
+    let time = |time: libc::timeval| time.tv_sec as u64 * 1_000_000_000 + time.tv_usec as u64 * 1_000;
+    let used = Used { processor: time(usage.ru_utime) + time(usage.ru_stime), peak: usage.ru_maxrss as u64 * 1024 };
+    Ok(Some((end, used)))
+}
+
 /// True for the error of a process that is not a child of ours, or was collected already.
 pub fn is_not_ours(error: &Error) -> bool {
     error.raw_os_error() == Some(libc::ECHILD)
@@ -82,8 +123,26 @@ fn wait(pidfd: impl AsFd, options: WaitIdOptions) -> Result<Option<End>> {
     }))
 }
 
-/// How a process ended, also if somebody else has collected it: `None` where the kernel (before 6.15) does not tell.
+/// How a process ended, also if somebody else has collected it: `None` where the kernel (before 6.15) does not tell, or
+/// nobody has collected it yet.
 pub fn ended(pidfd: impl AsFd) -> Option<End> {
+    exit_of(pidfd).ok().flatten()
+}
+
+/// As [`ended`], of a process that has ended; it waits until somebody has collected it.
+pub fn ended_soon(pidfd: impl AsFd, deadline: Deadline) -> Option<End> {
+    let pidfd = pidfd.as_fd();
+    loop {
+        match exit_of(pidfd) {
+            Ok(Some(end)) => return Some(end),
+            Ok(None) if !deadline.passed() => poll::until_hung_up(pidfd.as_raw_fd(), deadline).ok()?,
+            _ => return None,
+        }
+    }
+}
+
+/// An error where the kernel does not tell; `None` before the process was collected.
+fn exit_of(pidfd: impl AsFd) -> Result<Option<End>> {
     /// `struct pidfd_info` in its first published size (PIDFD_INFO_SIZE_VER0), from linux/pidfd.h.
     #[repr(C)]
     #[derive(Default)]
@@ -101,15 +160,18 @@ pub fn ended(pidfd: impl AsFd) -> Option<End> {
     let mut info = Info { mask: ASK_EXIT, ..Info::default() };
     // SAFETY: the call writes at most the 64 bytes that its number encodes; other kinds of descriptor refuse it.
     let outcome = unsafe { libc::ioctl(pidfd.as_fd().as_raw_fd(), GET_INFO as _, &mut info) };
-    if outcome < 0 || info.mask & ASK_EXIT == 0 {
-        return None;
+    if outcome < 0 {
+        return Err(Error::last("ioctl(PIDFD_GET_INFO)"));
+    }
+    if info.mask & ASK_EXIT == 0 {
+        return Ok(None);
     }
     let status = info.exit_code;
-    if libc::WIFEXITED(status) {
+    Ok(if libc::WIFEXITED(status) {
         Some(End::Exited(libc::WEXITSTATUS(status)))
     } else if libc::WIFSIGNALED(status) {
         Some(End::Signaled(libc::WTERMSIG(status), libc::WCOREDUMP(status)))
     } else {
         None
-    }
+    })
 }

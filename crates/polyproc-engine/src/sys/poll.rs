@@ -46,3 +46,13 @@ pub fn wait(polled: &mut [Polled], deadline: Deadline) -> Result<usize> {
     }
     Ok(count as usize)
 }
+
+/// Waits until the descriptor is hung up or in error, whether or not it is readable; or until the deadline.
+pub fn until_hung_up(fd: RawFd, deadline: Deadline) -> Result<()> {
+    let mut entry = libc::pollfd { fd, events: 0, revents: 0 };
+    // SAFETY: one entry is given.
+    match unsafe { libc::poll(&mut entry, 1, deadline.poll_milliseconds()) } {
+        -1 => Err(Error::last("poll")),
+        _ => Ok(()),
+    }
+}

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const TERM: i32 = libc::SIGTERM;
 /// Ends a process.
 pub const KILL: i32 = libc::SIGKILL;
+/// Tells a process that it has been on a processor for too long.
+pub const TOO_LONG: i32 = libc::SIGXCPU;
 /// Stops a process where it is.
 pub const STOP: i32 = libc::SIGSTOP;
 /// Lets a stopped process go on.

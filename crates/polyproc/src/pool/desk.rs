@@ -9,6 +9,7 @@ use crate::{Identity, Result, TaskError};
 use polyproc_engine::Deadline;
 use polyproc_engine::channel::duplicate;
 use polyproc_engine::pool::{Because, Ledger, Life, Outcome, Settled, Terms, Withdrawn};
+use polyproc_engine::process::Ending;
 use polyproc_engine::sys::cpu;
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
@@ -237,7 +238,10 @@ impl Desk {
             Outcome::Died(ended) => {
                 let worker = books.seats.get(&ended.seat);
                 let name = worker.map_or_else(|| "pool".to_owned(), |worker| worker.name().to_owned());
-                let process = Identity { pid: ended.pid, name };
+                let mut process = Identity::new(ended.pid, name);
+                process.last_lines = worker.map(Worker::last_lines).unwrap_or_default();
+                let ending = worker.and_then(Worker::ending);
+                let ending = ending.unwrap_or(Ending { status: ended.status, cause: None, usage: None });
                 let again = books.jobs.get_mut(&id).and_then(|job| job.again.take());
                 match again {
                     _ if ended.because == Some(Because::TimedOut) => {
@@ -249,7 +253,7 @@ impl Desk {
                         log::warn!("polyproc: {process} died in a task, which is tried again");
                         books.push_front(id, waiting);
                     }
-                    None => self.settle(books, id, Raw::Died(process, ended.status)),
+                    None => self.settle(books, id, Raw::Died(process, ending)),
                 }
             }
             Outcome::Left(ended) => {

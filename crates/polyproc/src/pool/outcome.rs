@@ -6,7 +6,7 @@ use crate::wire::{self, Arrived};
 use crate::{Identity, TaskError};
 use polyproc_engine::Error as EngineError;
 use polyproc_engine::channel::Envelope;
-use polyproc_engine::process::Status;
+use polyproc_engine::process::Ending;
 use polyproc_engine::sys::proc;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(super) enum Raw {
     Small(Box<[u8]>),
     Large(Box<Envelope>),
-    Died(Identity, Status),
+    Died(Identity, Ending),
     TimedOut(Identity, Duration),
     /// It could not be sent.
     Refused(String),
@@ -24,7 +24,7 @@ pub(super) enum Raw {
 }
 
 pub(super) fn this_process() -> Identity {
-    Identity { pid: proc::pid(), name: "this process".to_owned() }
+    Identity::new(proc::pid(), "this process")
 }
 
 impl Raw {
@@ -44,7 +44,7 @@ impl Raw {
                 let open = |payload: &[u8], arrived| open(*verdict, payload, arrived);
                 worker::unpack(*place, payload, blocks, open).unwrap_or_else(|| Err(damaged()))
             }
-            Raw::Died(process, status) => Err(process::ended(process, status)),
+            Raw::Died(process, ending) => Err(process::ended(process, ending)),
             Raw::TimedOut(process, after) => Err(TaskError::TimedOut { process, after }),
             Raw::Refused(detail) => Err(TaskError::Codec { process: this_process(), detail }),
             Raw::NotDone(detail) => Err(TaskError::NotDone { process: this_process(), detail }),
@@ -57,12 +57,13 @@ fn open<R: DeserializeOwned>(verdict: u8, payload: &[u8], arrived: Arrived) -> R
         verdict::RETURNED => wire::decode(payload, arrived)
             .map_err(|error| TaskError::Codec { process: this_process(), detail: error.to_string() }),
         verdict::PANICKED => {
-            let (pid, name, message, location) = wire::decode(payload, arrived).map_err(|_| damaged())?;
-            Err(TaskError::Panicked { process: Identity { pid, name }, message, location })
+            let (pid, name, message, location): (i32, String, String, Option<String>) =
+                wire::decode(payload, arrived).map_err(|_| damaged())?;
+            Err(TaskError::Panicked { process: Identity::new(pid, name), message, location })
         }
         _ => {
-            let (pid, name, detail) = wire::decode(payload, arrived).map_err(|_| damaged())?;
-            Err(TaskError::Codec { process: Identity { pid, name }, detail })
+            let (pid, name, detail): (i32, String, String) = wire::decode(payload, arrived).map_err(|_| damaged())?;
+            Err(TaskError::Codec { process: Identity::new(pid, name), detail })
         }
     }
 }

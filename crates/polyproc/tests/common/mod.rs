@@ -1,6 +1,6 @@
 //! The matrix of crashes: each way for a process to end, and what its parent is told. Run with both kinds of zygote.
 
-use polyproc::{Lock, Process, Queue, TaskError};
+use polyproc::{Cause, Lock, Process, Queue, TaskError};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,20 @@ fn overflows(depth: u64) -> u64 {
     overflows(depth + 1) + std::hint::black_box(depth)
 }
 
+/// Takes memory for ever, and does nothing but that.
+fn hoards() -> usize {
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(vec![1u8; 1 << 20]);
+    }
+}
+
+fn spins() {
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
 pub fn sleeps_for_ever() {
     loop {
         std::thread::sleep(Duration::from_secs(3600));
@@ -63,18 +77,22 @@ pub fn every_end_is_told_apart() {
     }
 
     let crashed = |outcome: Result<(), TaskError>| match outcome {
-        Err(TaskError::Crashed { signal, .. }) => signal,
+        Err(TaskError::Crashed { signal, cause, .. }) => (signal, cause),
         other => panic!("{other:?}"),
     };
-    assert_eq!(crashed(Process::spawn(aborts, ()).unwrap().join()), 6);
-    assert_eq!(crashed(Process::spawn(reads_nowhere, ()).unwrap().join().map(drop)), 11);
-    assert_eq!(crashed(Process::spawn(kills_itself, ()).unwrap().join()), 9);
+    assert_eq!(crashed(Process::spawn(aborts, ()).unwrap().join()), (6, Cause::Unknown));
+    assert_eq!(crashed(Process::spawn(reads_nowhere, ()).unwrap().join().map(drop)), (11, Cause::Unknown));
     // Rust's runtime turns an overflow into an abort, where it has put its handler in place.
-    assert!(matches!(crashed(Process::spawn(overflows, (0,)).unwrap().join().map(drop)), 6 | 11));
+    assert!(matches!(crashed(Process::spawn(overflows, (0,)).unwrap().join().map(drop)), (6 | 11, _)));
+    let error = Process::spawn(kills_itself, ()).unwrap().join().unwrap_err();
+    assert!(error.to_string().ends_with("was ended by SIGKILL, cause unknown"), "{error}");
+    assert_eq!(crashed(Err(error)), (9, Cause::Unknown));
 
     let child = Process::spawn(sleeps_for_ever, ()).unwrap();
     child.terminate().unwrap();
-    assert_eq!(crashed(child.join()), 15);
+    assert_eq!(crashed(child.join()), (15, Cause::Asked));
+
+    every_limit_is_told_apart();
 
     let mut child = Process::spawn(sleeps_for_ever, ()).unwrap();
     assert!(child.is_alive());
@@ -83,11 +101,39 @@ pub fn every_end_is_told_apart() {
         other => panic!("{other:?}"),
     }
     child.kill().unwrap();
-    assert_eq!(crashed(child.join()), 9);
+    assert_eq!(crashed(child.join()), (9, Cause::Asked));
 
     let error = Process::spawn(leaves, ()).unwrap().join().unwrap_err();
     assert!(matches!(error, TaskError::Exited { code: 3, .. }), "{error:?}");
     assert!(error.to_string().contains("'leaves'"), "{error}");
+}
+
+/// Each limit that was set and hit.
+fn every_limit_is_told_apart() {
+    let limit = 48 << 20;
+    match Process::builder().name("hoarder").memory_limit(limit).spawn(hoards, ()).unwrap().join() {
+        Err(TaskError::MemoryLimit { process, limit: known, used, .. }) => {
+            assert_eq!((process.name.as_str(), known), ("hoarder", limit));
+            assert!(used > limit && used < limit * 4, "{used}");
+        }
+        other => panic!("{other:?}"),
+    }
+    let limit = Duration::from_millis(10);
+    match Process::builder().cpu_limit(limit).spawn(spins, ()).unwrap().join() {
+        Err(TaskError::CpuLimit { limit: known, .. }) => assert_eq!(known, limit),
+        other => panic!("{other:?}"),
+    }
+    match Process::builder().deadline(limit).spawn(sleeps_for_ever, ()).unwrap().join() {
+        Err(TaskError::Deadline { after, .. }) => assert_eq!(after, limit),
+        other => panic!("{other:?}"),
+    }
+    // Limits that are not hit change nothing, and travel with the one that they were set for.
+    let generous = Process::builder().memory_limit(1 << 40).cpu_limit(Duration::from_secs(3600));
+    let generous = generous.deadline(Duration::from_secs(3600)).clone();
+    assert_eq!(generous.clone().spawn(give, (8,)).unwrap().join().unwrap(), 8);
+    assert!(matches!(generous.spawn(aborts, ()).unwrap().join(), Err(TaskError::Crashed { signal: 6, .. })));
+    let error = Process::spawn(kills_itself, ()).unwrap().join().unwrap_err();
+    assert!(matches!(error, TaskError::Crashed { signal: 9, cause: Cause::Unknown, .. }), "{error:?}");
 }
 
 fn makes_a_child(value: u64) -> (u64, i32) {

@@ -3,18 +3,21 @@
 //! It blocks every signal, so that what the terminal sends to the whole group (SIGINT, SIGHUP) reaches the program and its
 //! children, not the zygote. Its tables are ordered maps: a hash map would choose its random keys once, for all children.
 
-use super::{BIRTH, Called, Entry, FINISH, Head, Report};
+use super::message::{BIRTH, FINISH, Head, Report, Why};
+use super::watch::Watch;
+use super::{Called, Entry};
 use crate::process::lifeline;
-use crate::process::report::Status;
+use crate::process::report::{Limits, Status, Usage};
 use crate::shm::{self, Participant};
 use crate::sys::clock::{self, Deadline};
 use crate::sys::proc::DescriptorLimit;
 use crate::sys::signal::{self, Mask};
-use crate::sys::{epoll, packet, pidfd, proc, spawn};
-use crate::{Error, Result};
+use crate::sys::{epoll, limit, memory, packet, pidfd, proc, spawn};
+use crate::{Error, Result, fault};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
+use std::time::Duration;
 
 const CONTROL: u64 = 0;
 const PROGRAM: u64 = 1;
@@ -30,6 +33,7 @@ struct Ward {
     report: OwnedFd,
     /// The number of whoever asked for it.
     requester: u64,
+    watch: Watch,
 }
 
 /// A process that asked for children.
@@ -49,6 +53,8 @@ struct Server {
     pid: i32,
     keep: bool,
     limit: DescriptorLimit,
+    /// How many processes the kernel had killed for want of memory when that was last looked at.
+    kills: u64,
     /// For requests. Large enough to be a mapping of its own: what a request does not reach is never touched, so that a fork
     /// leaves little to be copied afterwards.
     buffer: Vec<u8>,
@@ -59,6 +65,7 @@ struct Newborn {
     zygote: i32,
     keep: bool,
     limit: DescriptorLimit,
+    limits: Limits,
     participant: Participant,
     memory: OwnedFd,
     life: OwnedFd,
@@ -96,7 +103,8 @@ impl Server {
         let limit = DescriptorLimit::raise();
         let buffer = vec![0; 4 * packet::LARGEST];
         let (wards, pid) = (BTreeMap::new(), proc::pid());
-        Ok(Server { control, set, wards, requesters, next: FIRST, pid, keep, limit, buffer })
+        let kills = memory::kills().unwrap_or(0);
+        Ok(Server { control, set, wards, requesters, next: FIRST, pid, keep, limit, kills, buffer })
     }
 
     /// `Some` in a child, which has none of the zygote's descriptors any more; `None` at the zygote's end.
@@ -159,6 +167,7 @@ impl Server {
             Ok(number) => number,
             Err(error) => return refuse(&report, &error),
         };
+        fault!("zygote.asked");
         // SAFETY: the zygote has one thread.
         match unsafe { spawn::fork() } {
             Ok(0) => {
@@ -168,10 +177,11 @@ impl Server {
                     descriptors: descriptors.collect(),
                 };
                 let participant = Participant::from_bits(head.participant);
-                let (zygote, keep, limit) = (self.pid, self.keep, self.limit);
-                Some(Newborn { zygote, keep, limit, participant, memory, life, directory, called })
+                let (zygote, keep, limit, limits) = (self.pid, self.keep, self.limit, head.limits);
+                Some(Newborn { zygote, keep, limit, limits, participant, memory, life, directory, called })
             }
             Ok(pid) => {
+                fault!("zygote.forked");
                 let number = self.next;
                 self.next += 1;
                 let pidfd = match pidfd::open(pid).and_then(|fd| epoll::add(&self.set, &fd, number).map(|()| fd)) {
@@ -184,7 +194,9 @@ impl Server {
                 let born = Report::Born { pid }.to_bytes();
                 // Nobody there to read it means that whoever asked is gone: the requester's descriptor tells as well.
                 let _ = packet::send(&report, &[IoSlice::new(&born)], &[pidfd.as_fd()]);
-                self.wards.insert(number, Ward { pid, pidfd, report, requester });
+                fault!("zygote.told");
+                let watch = Watch::new(head.limits, clock::now());
+                self.wards.insert(number, Ward { pid, pidfd, report, requester, watch });
                 None
             }
             Err(error) => refuse(&report, &error),
@@ -206,14 +218,31 @@ impl Server {
     /// Collects a child that has ended, and reports it.
     fn bury(&mut self, number: u64) {
         let Some(ward) = self.wards.remove(&number) else { return };
-        let status = match pidfd::collect(&ward.pidfd) {
-            Ok(end) => Status::from(end),
-            Err(_) => Status::Unknown,
+        let (status, usage) = match pidfd::collect_with_usage(&ward.pidfd) {
+            Ok(Some((end, used))) => {
+                let usage = Usage { processor: Duration::from_nanos(used.processor), peak_memory: used.peak };
+                (Status::from(Some(end)), usage)
+            }
+            _ => (Status::Unknown, Usage::default()),
         };
-        let ended = Report::Ended { status: status.to_bits() }.to_bytes();
+        fault!("zygote.collected");
+        let mut why = ward.watch.why(status, usage.processor);
+        if why == Why::Unknown && matches!(status, Status::Signaled { signal: signal::KILL, .. }) {
+            why = self.look_for_kills();
+        }
+        let ended = Report::Ended { status, why, usage }.to_bytes();
         let _ = packet::send(&ward.report, &[IoSlice::new(&ended)], &[]);
         let _ = epoll::remove(&self.set, &ward.pidfd);
         self.forget_if_idle(ward.requester);
+    }
+
+    /// Somebody has killed a child. It may have been the kernel, for want of memory: then its count has grown.
+    fn look_for_kills(&mut self) -> Why {
+        let kills = memory::kills().unwrap_or(0);
+        match kills.saturating_sub(std::mem::replace(&mut self.kills, kills)) {
+            0 => Why::Unknown,
+            more => Why::OutOfMemory(more),
+        }
     }
 
     fn forget_if_idle(&mut self, requester: u64) {
@@ -250,14 +279,27 @@ impl Server {
             let (since, taken) = requester.gone?;
             STEPS.get(taken).map(|(after, _)| since + after)
         };
-        match self.requesters.values().filter_map(next).min() {
-            Some(at) if !self.keep => Deadline::At(at),
-            _ => Deadline::Never,
+        let orphans = self.requesters.values().filter_map(next).min().filter(|_| !self.keep);
+        let limits = self.wards.values().map(|ward| ward.watch.next()).min();
+        match orphans.unwrap_or(u64::MAX).min(limits.unwrap_or(u64::MAX)) {
+            u64::MAX => Deadline::Never,
+            at => Deadline::At(at),
+        }
+    }
+
+    /// Ends those that have taken more than they may.
+    fn enforce(&mut self) {
+        let now = clock::now();
+        for ward in self.wards.values_mut() {
+            if ward.watch.next() <= now && ward.watch.exceeds(ward.pid, now) {
+                let _ = pidfd::send_signal(&ward.pidfd, signal::KILL);
+            }
         }
     }
 
     /// Does what is due to the children of those who are gone.
     fn step(&mut self) {
+        self.enforce();
         if self.keep {
             return;
         }
@@ -286,6 +328,7 @@ fn refuse(report: &OwnedFd, error: &Error) -> Option<Newborn> {
 impl Newborn {
     /// Takes its place in the session, and runs the entry.
     fn live(self, entry: Entry, mask: Mask) -> ! {
+        fault!("newborn.forked");
         if !self.keep && !signal::die_with(self.zygote) {
             spawn::exit_now(1);
         }
@@ -293,7 +336,9 @@ impl Newborn {
         proc::set_name(&self.called.name);
         // SAFETY: the descriptors came for this process and are its own.
         let attached = unsafe { shm::attach(self.memory.into_raw_fd(), self.life.into_raw_fd(), self.participant) };
-        if let Err(error) = attached.and_then(|()| proc::enter(&self.directory)) {
+        fault!("newborn.attached");
+        let limited = || self.limits.processor.map_or(Ok(()), limit::processor);
+        if let Err(error) = attached.and_then(|()| proc::enter(&self.directory)).and_then(|()| limited()) {
             log::error!("polyproc: process '{}' cannot begin: {error}", self.called.name);
             spawn::exit_now(1);
         }
