@@ -3,7 +3,7 @@
 
 mod common;
 
-use polyproc::{Cause, Error, Process, Queue, TaskError};
+use polyproc::{Cause, Process, Queue, TaskError};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -127,18 +127,6 @@ fn a_handle_is_refused_outside_of_messages() {
     let _turn = turn();
     let queue: Queue<u8> = Queue::unbounded().unwrap();
     assert!(postcard::to_allocvec(&queue).is_err());
-}
-
-fn send_it_back(queue: Queue<polyproc::pipe::Sender<u8>>) -> bool {
-    let (sender, _receiver) = polyproc::pipe::channel().unwrap();
-    matches!(queue.put(&sender), Err(Error::Encode { .. }))
-}
-
-#[test]
-fn the_end_of_a_pipe_does_not_fit_through_a_queue() {
-    let _turn = turn();
-    let queue = Queue::unbounded().unwrap();
-    assert!(Process::spawn(send_it_back, (queue,)).unwrap().join().unwrap());
 }
 
 fn surroundings() -> (Option<String>, Option<String>, std::path::PathBuf, bool) {
