@@ -502,7 +502,7 @@ impl<'de, T> Deserialize<'de> for Managed<T> {
         Ok(Managed {
             requests: requests.map_err(|error| wire::refuse(&error))?,
             owner: Participant::from_bits(owner),
-            identity: Identity { pid, name },
+            identity: Identity::new(pid, name),
             replies: Mutex::default(),
             object: PhantomData,
         })
