@@ -16,7 +16,7 @@
 //! DEATH between reserving the budget and reserving the pages: the block counts as having pages that come into being when
 //! they are touched. Nothing is lost.
 
-use super::directory::{CellState, Directory, HELD, Handle, Hold, Kind, PASSING};
+use super::directory::{CellState, Directory, HELD, Handle, Kind, PASSING};
 use super::layout::{CLASSES, GRAIN, round_up};
 use super::local::{self, LocalLease};
 use super::participant::Participant;
@@ -38,27 +38,31 @@ pub const MAX_BLOCK: u64 = GRAIN << (CLASSES - 1);
 /// | --- | --- | --- |
 /// | offset, class | the process that made the block | directory lock, once |
 /// | length, reserved, idle_since | whoever allocates, gives back or trims | directory lock |
+/// | emptied | whoever trims, while it holds the block | a hint: it tells others that their page tables have lost it |
 /// | transit | the sender before it commits; the receiver after | the ring's locks |
 /// | shared | a process that forks while it holds the block | a single store |
 /// | names | the sender, before it tags the block | a single store |
 /// | segment_of | the producer that adds it; who gives it back | the ring's locks |
 #[repr(C)]
 pub(crate) struct BlockState {
-    offset: AtomicU64,
-    length: AtomicU64,
+    pub(super) offset: AtomicU64,
+    pub(super) length: AtomicU64,
     reserved: AtomicU64,
     pub(crate) transit: AtomicU64,
     idle_since: AtomicU64,
-    class: AtomicU32,
+    pub(super) class: AtomicU32,
+    /// How often its pages were given back to the system.
+    emptied: AtomicU32,
     /// More than one process may hold it.
-    shared: AtomicU32,
+    pub(super) shared: AtomicU32,
     /// How many handles of objects stand in it, which live as long as the block is in use.
     names: AtomicU32,
     /// The ring that it is a segment of, and which it lives as long as.
     segment_of: AtomicU32,
+    padding: AtomicU32,
 }
 
-// SAFETY: plain atomics, 56 bytes.
+// SAFETY: plain atomics, 64 bytes.
 unsafe impl CellState for BlockState {
     const KIND: Kind = Kind::Block;
 }
@@ -196,7 +200,7 @@ fn class_of(length: u64) -> Result<usize> {
 
 /// Allocates a block; this process then holds it with the bits of `holding`. Gives its handle, its place, and from where
 /// on its pages must still be reserved.
-fn allocate(length: u64, holding: u32) -> Result<(Handle, u64)> {
+pub(super) fn allocate(length: u64, holding: u32) -> Result<(Handle, u64)> {
     let session = session()?;
     let class = class_of(length)?;
     let header = session.header();
@@ -320,6 +324,7 @@ fn trim_idle(idle_for: u64) -> u64 {
             let block = state(index);
             let (offset, reserved) = (block.offset.load(Ordering::Relaxed), block.reserved.load(Ordering::Relaxed));
             drop(directory);
+            block.emptied.fetch_add(1, Ordering::Relaxed);
             let punched = session.memfd().and_then(|fd| memfd::punch(fd, offset, reserved)).is_ok();
             let directory = Directory::open();
             if punched {
@@ -362,11 +367,9 @@ impl Lease {
         let (handle, offset) = allocate(length as u64, PASSING)?;
         let damaged = Error::Damaged { what: "block", detail: "its place lies outside" };
         let address = known().block(offset, length as u64).ok_or(damaged)?;
-        if length > FEW {
-            // SAFETY: the range lies in the session's mapping.
-            unsafe { memfd::populate(address, whole_pages(length as u64)) };
-        }
-        Ok(Lease { handle, address, length, passing: true })
+        let lease = Lease { handle, address, length, passing: true };
+        lease.populate();
+        Ok(lease)
     }
 
     /// Makes the lease one that a fork passes on to the child, each then with a private copy.
@@ -434,10 +437,20 @@ impl Lease {
         Ok(Lease { handle, address, length: length as usize, passing: true })
     }
 
-    /// Maps the pages into this process at once, for a reader who will touch all of them.
+    /// Maps the pages into this process at once, for someone who will touch all of them. Costs nothing for a block that this
+    /// process has had before, whose pages are still there: to walk them again would take as long as to copy them.
     pub fn populate(&self) {
+        if self.length <= FEW {
+            return;
+        }
+        let length = whole_pages(self.length as u64);
+        let emptied = state(self.handle.cell).emptied.load(Ordering::Relaxed);
+        if local::is_populated(self.handle.cell, emptied, length) {
+            return;
+        }
         // SAFETY: the range lies in the session's mapping.
-        unsafe { memfd::populate(self.address, whole_pages(self.length as u64)) };
+        unsafe { memfd::populate(self.address, length) };
+        local::note_populated(self.handle.cell, emptied, length);
     }
 
     /// Marks the block as part of an item that is about to be committed.
@@ -504,77 +517,6 @@ impl Drop for Lease {
             }
             give_back(self.handle.cell);
         });
-    }
-}
-
-/// Memory that several processes read and write at the same time: the ground of shared values and arrays.
-#[derive(Debug)]
-pub struct Memory {
-    hold: Hold,
-    address: *mut u8,
-    length: usize,
-}
-
-// SAFETY: all access goes through the raw pointer, whose users answer for it.
-unsafe impl Send for Memory {}
-// SAFETY: as above.
-unsafe impl Sync for Memory {}
-
-impl Memory {
-    /// New memory of `length` bytes, all zero.
-    pub fn allocate(length: usize) -> Result<Memory> {
-        let (handle, _) = allocate(length as u64, HELD)?;
-        let memory = Memory::from_handle(handle)?;
-        // SAFETY: the range is ours and nobody else knows of it yet.
-        unsafe { std::ptr::write_bytes(memory.address, 0, length) };
-        Ok(memory)
-    }
-
-    /// The memory of a handle.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] if it is gone.
-    pub fn from_handle(handle: Handle) -> Result<Memory> {
-        let hold = Hold::take(handle, Kind::Block)?;
-        let block = hold.state::<BlockState>();
-        block.shared.store(1, Ordering::Release);
-        let (offset, length) = (block.offset.load(Ordering::Relaxed), block.length.load(Ordering::Relaxed));
-        let damaged = Error::Damaged { what: "block", detail: "its place lies outside" };
-        if length > GRAIN << (block.class.load(Ordering::Relaxed) as usize % CLASSES) {
-            return Err(damaged);
-        }
-        let address = known().block(offset, length).ok_or(damaged)?;
-        Ok(Memory { hold, address, length: length as usize })
-    }
-
-    /// The name under which other processes find it.
-    pub fn handle(&self) -> Handle {
-        self.hold.handle()
-    }
-
-    /// This process's hold on it.
-    pub fn hold(&self) -> &Hold {
-        &self.hold
-    }
-
-    /// Keeps the hold to this process: a child that is forked from now on does not have it, unless it takes hold itself.
-    pub fn keep_to_ourselves(&self) {
-        self.hold.keep_to_ourselves();
-    }
-
-    /// The first byte; peers may change any byte at any time.
-    pub fn as_ptr(&self) -> *mut u8 {
-        self.address
-    }
-
-    /// The size in bytes.
-    pub fn len(&self) -> usize {
-        self.length
-    }
-
-    /// True for memory of no bytes.
-    pub fn is_empty(&self) -> bool {
-        self.length == 0
     }
 }
 

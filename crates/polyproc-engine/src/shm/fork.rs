@@ -109,6 +109,8 @@ extern "C" fn in_child() {
     let guard = unsafe { (*HELD_LOCK.0.get()).take() };
     let Some(mut guard) = guard else { return };
     let Some(local) = guard.as_mut() else { return };
+    // A fork does not copy the page tables of shared memory.
+    local.populated.clear();
     for cell in std::mem::take(&mut local.kept) {
         local.holds.remove(&cell);
     }
@@ -146,6 +148,7 @@ pub(super) fn sign_in_late() -> Participant {
     };
     let mut guard = local::lock();
     if let Some(local) = guard.as_mut() {
+        local.populated.clear();
         for &cell in local.holds.keys().chain(local.leases.keys()) {
             session.holding(me.index(), cell).store(HELD, Ordering::Release);
             block::mark_shared(cell);

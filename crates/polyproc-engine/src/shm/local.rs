@@ -32,6 +32,8 @@ pub(super) struct Local {
     /// Cells that this process holds for itself: a fork does not pass them on.
     pub kept: HashSet<u32, Hasher>,
     pub leases: HashMap<u32, LocalLease, Hasher>,
+    /// Blocks whose pages stand in this process's page tables: how often they had been emptied by then, and how many bytes.
+    pub populated: HashMap<u32, (u32, u64), Hasher>,
     /// Keeps the lock on this process's life byte.
     pub life: Option<OwnedFd>,
     /// While a fork is under way: the child's name and life descriptor.
@@ -120,7 +122,19 @@ pub(super) fn adopt_lease(cell: u32, lease: LocalLease) {
 pub(super) fn drop_lease(cell: u32, last: impl FnOnce(LocalLease)) {
     with(|local| {
         if let Some(lease) = local.leases.remove(&cell) {
+            if lease.private {
+                local.populated.remove(&cell);
+            }
             last(lease);
         }
     });
+}
+
+/// True if the first `length` bytes of a block were mapped into this process's page tables, and not emptied since.
+pub(super) fn is_populated(cell: u32, emptied: u32, length: u64) -> bool {
+    with(|local| local.populated.get(&cell).is_some_and(|&(then, bytes)| then == emptied && bytes >= length))
+}
+
+pub(super) fn note_populated(cell: u32, emptied: u32, length: u64) {
+    with(|local| local.populated.insert(cell, (emptied, length)));
 }

@@ -24,12 +24,13 @@ mod fork;
 mod layout;
 mod local;
 mod lockword;
+mod memory;
 mod participant;
 mod session;
 mod sweep;
 
 pub(crate) use block::{BlockState, Transit, free_block, free_segment, is_block, place, segment_of};
-pub use block::{Lease, MAX_BLOCK, Memory, trim};
+pub use block::{Lease, MAX_BLOCK, trim};
 #[cfg(feature = "fault-points")]
 pub use census::{Census, census};
 pub(crate) use directory::{Cell, CellState, Directory, HELD, Kind, cell, cells_top, create, generation, holding};
@@ -37,6 +38,7 @@ pub use directory::{Handle, Hold};
 pub use fork::{Birth, last_forked, life_descriptor, prepare_child};
 pub(crate) use local::me;
 pub(crate) use lockword::{Taken, forgive, is_owned_by, owner, release, take, take_from_dead, try_take};
+pub use memory::Memory;
 pub use participant::Participant;
 pub use session::{
     Descriptors, attach, budget, current, descriptors, exists, id, leave, prepare, reserved, set_budget,
