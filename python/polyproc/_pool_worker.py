@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from . import _pool_errors, _polyproc, process, util
+from . import _pool_errors, _pool_functions, _polyproc, process, util
 
 __all__: list[str] = []
 
@@ -47,6 +47,7 @@ def work(
     except OSError:
         util.debug("the pool is gone -- exiting")
         return
+    _pool_functions.remember()
     if initializer is not None:
         try:
             initializer(*initargs)

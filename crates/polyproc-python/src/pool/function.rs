@@ -5,8 +5,11 @@
 //! names it.
 //!
 //! ```text
-//!  count:8 │ length:8 × count │ pickle │ buffer │ buffer …
+//!  count:8 │ length:8 × count │ definitions │ pickle │ buffer │ buffer …
 //! ```
+//!
+//! Definitions are there for functions of the main module, which may be defined anew while workers run: see
+//! `polyproc._pool_functions`. What they rest on is looked at before the stored function is used again.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -17,7 +20,7 @@ use polyproc_engine::shm::Memory;
 use polyproc_engine::sys::fork;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyCFunction, PyFunction, PyType};
+use pyo3::types::{PyByteArray, PyBytes, PyCFunction, PyDict, PyFunction, PyString, PyType};
 
 use crate::errors;
 use crate::pickling::{self, Export};
@@ -53,10 +56,14 @@ impl Hasher for Spread {
 /// How many functions are remembered, by a pool and by a worker.
 const MOST: usize = 256;
 
+type Guards = (Py<PyDict>, Vec<(Py<PyString>, Py<PyAny>)>);
+
 /// A function in the session's memory. It stays there for as long as this lives.
 pub struct Function {
     memory: ManuallyDrop<Memory>,
     born_in: i32,
+    /// A mapping, and what some of its names must stand for, if this is to be good still.
+    guards: Option<Guards>,
 }
 
 impl Function {
@@ -65,8 +72,15 @@ impl Function {
     /// # Errors
     /// What pickling raises, and `OSError` where there is no memory for it.
     pub fn store(function: &Bound<'_, PyAny>) -> PyResult<Function> {
+        let py = function.py();
         let pickled = pickling::dumps(function)?;
-        let parts: Vec<&Export> = std::iter::once(&pickled.body).chain(&pickled.buffers).collect();
+        let described = py.import("polyproc._pool_functions")?.call_method1("describe", (function,))?;
+        let (definitions, guards): (Vec<u8>, _) = match described.is_none() {
+            true => (Vec::new(), None),
+            false => described.extract().map(|(definitions, guards)| (definitions, Some(guards)))?,
+        };
+        let rest = std::iter::once(&pickled.body).chain(&pickled.buffers).map(Export::bytes);
+        let parts: Vec<&[u8]> = std::iter::once(&definitions[..]).chain(rest).collect();
         let size = 8 + parts.len() * 8 + parts.iter().map(|part| part.len()).sum::<usize>();
         let memory = Memory::allocate(size).map_err(errors::raise)?;
         memory.keep_to_ourselves();
@@ -78,12 +92,19 @@ impl Function {
         };
         write(&(parts.len() as u64).to_le_bytes());
         parts.iter().for_each(|part| write(&(part.len() as u64).to_le_bytes()));
-        parts.iter().for_each(|part| write(part.bytes()));
-        Ok(Function { memory: ManuallyDrop::new(memory), born_in: fork::count() })
+        parts.iter().for_each(|part| write(part));
+        Ok(Function { memory: ManuallyDrop::new(memory), born_in: fork::count(), guards })
     }
 
     pub fn handle(&self) -> Handle {
         self.memory.handle()
+    }
+
+    /// What it rests on is as it was.
+    fn is_good(&self, py: Python<'_>) -> bool {
+        let Some((names, guards)) = &self.guards else { return true };
+        let names = names.bind(py);
+        guards.iter().all(|(name, value)| matches!(names.get_item(name.bind(py)), Ok(Some(now)) if now.is(value)))
     }
 }
 
@@ -107,14 +128,18 @@ impl Stored {
     /// The function, stored now or before; None for what has to be pickled anew for every call, since its pickle is more
     /// than a name: bound methods, partial objects, closures.
     pub fn get(&mut self, function: &Bound<'_, PyAny>) -> Option<std::sync::Arc<Function>> {
-        self.functions.get(&(function.as_ptr() as usize)).map(|(_, stored)| std::sync::Arc::clone(stored))
+        let (_, stored) = self.functions.get(&(function.as_ptr() as usize))?;
+        stored.is_good(function.py()).then(|| std::sync::Arc::clone(stored))
     }
 
     /// Remembers a function; gives back what is forgotten for that, to be dropped where Python may run.
     #[must_use]
-    pub fn put(&mut self, function: &Bound<'_, PyAny>, stored: std::sync::Arc<Function>) -> Option<Stored> {
-        let old = (self.functions.len() >= MOST).then(|| std::mem::take(self));
-        self.functions.insert(function.as_ptr() as usize, (function.clone().unbind(), stored));
+    pub fn put(&mut self, function: &Bound<'_, PyAny>, stored: std::sync::Arc<Function>) -> Stored {
+        let mut old = if self.functions.len() >= MOST { std::mem::take(self) } else { Stored::default() };
+        let key = function.as_ptr() as usize;
+        if let Some(outdated) = self.functions.insert(key, (function.clone().unbind(), stored)) {
+            old.functions.insert(key, outdated);
+        }
         old
     }
 }
@@ -192,7 +217,12 @@ fn read<'py>(py: Python<'py>, memory: &Memory) -> PyResult<Bound<'py, PyAny>> {
         parts.push(part);
         rest = tail;
     }
-    let (body, buffers) = parts.split_first().ok_or_else(damaged)?;
-    let buffers = buffers.iter().map(|buffer| PyByteArray::new(py, buffer).into_any()).collect();
-    pickling::loads(PyBytes::new(py, body).as_any(), buffers)
+    let [definitions, body, buffers @ ..] = &parts[..] else { return Err(damaged()) };
+    let buffers: Vec<_> = buffers.iter().map(|buffer| PyByteArray::new(py, buffer).into_any()).collect();
+    let body = PyBytes::new(py, body);
+    if definitions.is_empty() {
+        return pickling::loads(body.as_any(), buffers);
+    }
+    let definitions = PyBytes::new(py, definitions);
+    py.import("polyproc._pool_functions")?.call_method1("load", (definitions, body, buffers))
 }
