@@ -118,7 +118,7 @@ pub use shared_map::SharedMap;
 pub use shared_vec::SharedVec;
 pub use start::start;
 pub use sync::{Barrier, Condition, Permit, Semaphore};
-pub use task::Task;
+pub use task::{Sent, Task};
 
 /// What most programs use: `use polyproc::prelude::*`.
 pub mod prelude {

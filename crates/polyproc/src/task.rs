@@ -23,7 +23,9 @@ use std::any::type_name;
 /// polyproc::Process::spawn(move |x: u32| x * factor, (2,)).unwrap();
 /// ```
 ///
-/// nor does what cannot cross to another process: a reference, an `Rc`, a raw pointer.
+/// nor does what cannot cross to another process: a reference, an `Rc`, a raw pointer. (Of a reference the compiler says that
+/// an "implementation of `Deserialize` is not general enough": it would have to borrow from a message that is gone when the
+/// function runs. Take a `String` for a `&str`, a `Vec` for a slice.)
 ///
 /// ```compile_fail
 /// fn length(text: &'static str) -> usize { text.len() }
@@ -42,6 +44,20 @@ pub trait Task<A>: Copy + 'static {
     #[doc(hidden)]
     fn run(arguments: &[u8], arrival: Arrival) -> Result<(Vec<u8>, Luggaged)>;
 }
+
+/// A value that can be sent to another process: any that serde can write and read again, with nothing borrowed in it. There is
+/// nothing to implement by hand.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot cross to another process",
+    label = "not `Serialize` and `DeserializeOwned`",
+    note = "what crosses is sent as bytes: a type of yours can with `#[derive(serde::Serialize, serde::Deserialize)]`",
+    note = "references, `Rc` and raw pointers mean nothing in another process: send what they point to, or share it in a \
+            `polyproc::Lock`, a `Shared` value or a `SharedVec`"
+)]
+pub trait Sent: Serialize + DeserializeOwned {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned> Sent for T {}
 
 /// What came beside the arguments.
 #[doc(hidden)]
@@ -72,8 +88,8 @@ macro_rules! task {
         impl<Function, Output, $($argument),*> Task<($($argument,)*)> for Function
         where
             Function: Fn($($argument),*) -> Output + Copy + 'static,
-            Output: Serialize + DeserializeOwned,
-            $($argument: Serialize + DeserializeOwned,)*
+            Output: Sent,
+            $($argument: Sent,)*
         {
             type Output = Output;
 

@@ -1,0 +1,9 @@
+//~ a Plain struct needs #[repr(C)]
+use polyproc::Plain;
+
+#[derive(Clone, Copy, Plain)]
+struct Loose {
+    value: u64,
+}
+
+fn main() {}
