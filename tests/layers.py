@@ -46,6 +46,7 @@ UNSAFE_MAY_STAND = (
     "crates/polyproc-python/",
     "crates/polyproc-testkit/",
     # The Rust face: data of the user's in shared memory, what may lie there, and functions that start in another process.
+    "crates/polyproc/examples/c_library.rs",
     "crates/polyproc/src/bytes.rs",
     "crates/polyproc/src/guarded.rs",
     "crates/polyproc/src/lock.rs",
