@@ -11,32 +11,13 @@ from __future__ import annotations
 
 import importlib
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
 import numpy
-
-MB = 1_000_000
-now = time.perf_counter
-
-
-@dataclass(frozen=True)
-class Bench:
-    mp: Any
-    seconds: float
-
-    def child(self, target: Callable[..., None], *args: Any) -> Any:
-        process = self.mp.Process(target=target, args=args, daemon=True)
-        process.start()
-        return process
-
-    def often_enough(self, trial: float, done: int, least: int) -> int:
-        """How often to do what took `trial` seconds for `done` times."""
-        return max(least, int(done * self.seconds / max(trial, 1e-9)))
-
+from pools import POOLS
+from yardstick import MB, Bench, Measurement, now
 
 # ---- Pipe
 
@@ -213,6 +194,19 @@ def lock(bench: Bench) -> float:
     return repeated(bench, act)
 
 
+def semaphore(bench: Bench) -> float:
+    """acquire and release with nobody else about: ns."""
+    semaphore = bench.mp.Semaphore()
+    acquire, release = semaphore.acquire, semaphore.release
+
+    def act(count: int) -> None:
+        for _ in range(count):
+            acquire()
+            release()
+
+    return repeated(bench, act)
+
+
 def rlock_with(bench: Bench) -> float:
     """`with rlock:` with nobody else about: ns."""
     lock = bench.mp.RLock()
@@ -327,7 +321,7 @@ def condition_round_trip(bench: Bench) -> float:
     return act(rounds) / (rounds - 1) * 1e6
 
 
-# ---- Process, Pool
+# ---- Process
 
 
 def nothing() -> None:
@@ -347,48 +341,6 @@ def process_start_join(bench: Bench) -> float:
     return median(times) * 1e3
 
 
-def increment(number: int) -> int:
-    return number + 1
-
-
-def pool_map(bench: Bench) -> float:
-    """Pool(2).map(increment, range(n), chunksize=1): tasks per second."""
-    with bench.mp.Pool(2) as pool:
-
-        def act(count: int) -> float:
-            start = now()
-            pool.map(increment, range(count), chunksize=1)
-            return now() - start
-
-        act(200)
-        count = bench.often_enough(act(1000), 1000, 1000)
-        return count / act(count)
-
-
-def pool_apply(bench: Bench) -> float:
-    """Pool(2).apply(increment, (1,)): the median, in µs."""
-    with bench.mp.Pool(2) as pool:
-
-        def one() -> float:
-            start = now()
-            pool.apply(increment, (1,))
-            return now() - start
-
-        warm = [one() for _ in range(50)]
-        return median(one() for _ in range(bench.often_enough(sum(warm), len(warm), 100))) * 1e6
-
-
-@dataclass(frozen=True)
-class Measurement:
-    name: str
-    what: str
-    unit: str
-    run: Callable[[Bench], float]
-    more_is_better: bool = False
-    required: float | None = None
-    """How many times better than the standard library this project wants to be."""
-
-
 MEASUREMENTS = (
     Measurement("pipe_round_trip", "Pipe: small tuple there and back", "µs", pipe_round_trip, required=8),
     Measurement("queue_ints", "Queue: 1 to 1, ints", "items/s", lambda b: queue_items(b, an_int), True, 8),
@@ -398,6 +350,7 @@ MEASUREMENTS = (
     Measurement("pipe_array_1mb", "Pipe: arrays of 1 MB", "MB/s", lambda b: pipe_arrays(b, MB), True, 10),
     Measurement("pipe_array_32mb", "Pipe: arrays of 32 MB", "MB/s", lambda b: pipe_arrays(b, 32 * MB), True, 10),
     Measurement("lock", "Lock: acquire and release", "ns", lock, required=1),
+    Measurement("semaphore", "Semaphore: acquire and release", "ns", semaphore, required=1),
     Measurement("rlock_with", "RLock: with", "ns", rlock_with),
     Measurement("lock_contended", "Lock: four processes at it", "ns", lock_contended),
     Measurement("queue_round_trip", "Queue: small tuple there and back", "µs", queue_round_trip),
@@ -406,8 +359,7 @@ MEASUREMENTS = (
     Measurement("event_round_trip", "Event: there and back", "µs", event_round_trip),
     Measurement("condition_round_trip", "Condition: there and back", "µs", condition_round_trip),
     Measurement("process_start_join", "Process: start and join", "ms", process_start_join),
-    Measurement("pool_map", "Pool(2): map, chunksize 1", "tasks/s", pool_map, True),
-    Measurement("pool_apply", "Pool(2): apply", "µs", pool_apply),
+    *POOLS,
 )
 
 

@@ -36,7 +36,7 @@ class Failed(Exception):
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="3 pairs of 0.2 s each, for a first look")
+    parser.add_argument("--quick", action="store_true", help="3 pairs of 0.2 s each, and nothing that takes long, for a first look")
     parser.add_argument("--pairs", type=int, metavar="N", help="pairs of runs for each measurement (default 5)")
     parser.add_argument("--seconds", type=float, metavar="S", help="length of one run (default 0.5)")
     parser.add_argument("--match", metavar="TEXT", help="only measurements with TEXT in their name")
@@ -89,20 +89,44 @@ def progress(text: str) -> None:
 
 def compare(chosen: Measurement, given: argparse.Namespace) -> dict[str, object]:
     figures: dict[str, list[float]] = {given.impl: [], given.beside: []}
-    for number in range(given.pairs):
+    if chosen.most is not None:
+        del figures[given.beside]
+    for number in range(1 if chosen.long else given.pairs):
         for module, found in figures.items():
             progress(f"{chosen.what}: {module}, {number + 1} of {given.pairs}")
             found.append(measure(module, chosen.name, given.seconds))
     progress("")
-    ours, theirs = median(figures[given.impl]), median(figures[given.beside])
+    ours = median(figures[given.impl])
+    if chosen.most is not None:
+        return {"unit": chosen.unit, "figures": figures, "ours": ours, "most": chosen.most}
+    theirs = median(figures[given.beside])
     ratio = ours / theirs if chosen.more_is_better else theirs / ours
     return {"unit": chosen.unit, "figures": figures, "ours": ours, "theirs": theirs, "ratio": ratio,
             "required": chosen.required}  # fmt: skip
 
 
+def is_wanted(chosen: Measurement) -> bool:
+    return chosen.required is not None or chosen.most is not None
+
+
+def verdict(chosen: Measurement, result: dict[str, object]) -> tuple[str, bool | None]:
+    """The line of a result, and whether it is what was wanted; None where nothing is."""
+    ours, theirs, ratio = (float(str(result.get(key, "nan"))) for key in ("ours", "theirs", "ratio"))
+    if chosen.most is not None:
+        reached = ours <= chosen.most
+        wanted, said = f"<= {chosen.most:g}", "ok" if reached else "over"
+        return row(chosen.what, figure(ours, chosen.unit), "", "", wanted, said), reached
+    figures = figure(ours, chosen.unit), figure(theirs, chosen.unit), f"{ratio:.2f}"
+    if chosen.required is None:
+        return row(chosen.what, *figures, "", ""), None
+    reached = ratio >= chosen.required
+    return row(chosen.what, *figures, f"{chosen.required:g}", "ok" if reached else "short"), reached
+
+
 def main() -> int:
     given = arguments()
     chosen = [measurement for measurement in MEASUREMENTS if not given.match or given.match in measurement.name]
+    chosen = [measurement for measurement in chosen if not (given.quick and measurement.long)]
     if given.list or not chosen:
         print("\n".join(f"{measurement.name:<24}{measurement.what}, {measurement.unit}" for measurement in MEASUREMENTS))
         if not given.list:
@@ -129,27 +153,17 @@ def main() -> int:
             print(f"{measurement.what:<36}  failed: {error}", flush=True)
             continue
         results[measurement.name] = result
-        ours, theirs, ratio = (float(str(result[key])) for key in ("ours", "theirs", "ratio"))
-        wanted = measurement.required
-        if wanted is not None and ratio < wanted:
+        line, reached = verdict(measurement, result)
+        if reached is False:
             short.append(measurement.name)
-        verdict = "" if wanted is None else "ok" if ratio >= wanted else "short"
-        line = row(
-            measurement.what,
-            figure(ours, measurement.unit),
-            figure(theirs, measurement.unit),
-            f"{ratio:.2f}",
-            "" if wanted is None else f"{wanted:g}",
-            verdict,
-        )
         print(line, flush=True)
 
     if given.json:
         given.json.parent.mkdir(parents=True, exist_ok=True)
         table = {"machine": machine, "pairs": given.pairs, "seconds": given.seconds, "results": results}
         given.json.write_text(json.dumps(table, indent=1) + "\n")
-    wanted_in_all = sum(measurement.required is not None for measurement in chosen)
-    reached = wanted_in_all - len(short) - sum(m.required is not None and m.name in failed for m in chosen)
+    wanted_in_all = sum(is_wanted(measurement) for measurement in chosen)
+    reached = wanted_in_all - len(short) - sum(is_wanted(m) and m.name in failed for m in chosen)
     print(f"\nratio: how many times better than {given.beside}; {reached} of {wanted_in_all} wanted are reached")
     if failed:
         print(f"failed: {', '.join(failed)}")
