@@ -18,12 +18,13 @@ import socket
 import struct
 import sys
 import threading
+from collections.abc import Callable
 from traceback import format_exc
 from typing import Any
 
 from . import _polyproc, connection, process, reduction, util
 from ._lanes import _thread, name_of, unsent
-from ._shared_dict import Log, Moved, TooLarge
+from ._shared_log import Log, Moved, TooLarge
 
 __all__ = ["LaneServer"]
 
@@ -39,10 +40,10 @@ _QUICK_FUNCTIONS = frozenset(
     {"incref", "decref", "dummy", "number_of_objects", "get_methods", "open_replica", "refill_replica"}
 )
 
-#: Seconds that the dispatcher waits for a dict's lock, which a client may have that is stopped.
+#: Seconds that the dispatcher waits for a log's lock, which a client may have that is stopped.
 _PATIENCE = 0.05
 
-#: Dicts that have a log, at most.
+#: Objects that have a log, at most.
 _MOST_LOGS = 256
 
 #: Iterators over objects in memory.
@@ -99,6 +100,8 @@ class LaneServer:
     quick_types: frozenset[Any] = frozenset()
     #: Functions that make such objects.
     quick_factories: frozenset[Any] = frozenset()
+    #: How an object gets a log, by its type, which makes it.
+    log_types: dict[Any, Callable[[Any, Any], Log]] = {}
 
     # The standard library's.
     address: Any
@@ -118,7 +121,7 @@ class LaneServer:
         self._clients: dict[int, Client] = {}
         self._last_index = 0
         self._dead_holders: dict[str, int] = {}  # object: pid of who died holding it
-        self._own_dicts: set[str] = set()  # dicts that nobody but this server has
+        self._own: set[str] = set()  # objects that may get a log: nobody but this server has them
         self._logs: dict[str, Log] = {}
         self._alive: Any = None  # a lock that is held until the end
         self._farewells: set[int] = set()
@@ -339,7 +342,7 @@ class LaneServer:
                     if place is None:
                         return "#SLOW", None
                     place.append(self._call(request, client))
-            except (Moved, TooLarge):  # too large, or overwritten: the dict here is what counts from now on
+            except (Moved, TooLarge):  # too large, or overwritten: the object here is what counts from now on
                 self._close_log(request[0])
                 if not place:
                     return self._reply_to(request, client)
@@ -382,28 +385,29 @@ class LaneServer:
         except Exception:
             return "#TRACEBACK", format_exc()
 
-    # -------------------------------------------------------------------------------------------- dicts with a log
+    # -------------------------------------------------------------------------------------------- objects with a log
 
     def open_replica(self, c: Any, ident: str) -> Any:
-        """What a client needs to use a dict without this server; None if it cannot."""
+        """What a client needs to use an object without this server; None if it cannot."""
         log = self._logs.get(ident)
         if log is None:
-            if ident not in self._own_dicts or len(self._logs) >= _MOST_LOGS:
+            if ident not in self._own or len(self._logs) >= _MOST_LOGS:
                 return None
             if self._alive is None:
                 self._alive = _polyproc.SemLock()
                 self._alive._open_lock()
                 self._alive.acquire()
             try:
-                log = Log(self.id_to_obj[ident][0], self._alive)
+                target = self.id_to_obj[ident][0]
+                log = self.log_types[type(target)](target, self._alive)
             except (TooLarge, OSError):
-                self._own_dicts.discard(ident)
+                self._own.discard(ident)
                 return None
             log = self._logs.setdefault(ident, log)
         return unsent(log.share)
 
     def refill_replica(self, c: Any, ident: str) -> None:
-        """Makes room in the log of a dict."""
+        """Makes room in the log of an object."""
         log = self._logs.get(ident)
         if log is not None:
             try:
@@ -412,7 +416,7 @@ class LaneServer:
                 self._close_log(ident)
 
     def _close_log(self, ident: str) -> None:
-        self._own_dicts.discard(ident)
+        self._own.discard(ident)
         log = self._logs.pop(ident, None)
         if log is not None:
             log.close()
@@ -477,8 +481,8 @@ class LaneServer:
         with self.mutex:
             self.id_to_obj[ident] = (obj, set(exposed), method_to_typeid)
             self.id_to_refcount[ident] = self.id_to_refcount.get(ident, 0) + 1
-            if factory is dict:
-                self._own_dicts.add(ident)
+            if type(factory) is type and factory in self.log_types:
+                self._own.add(ident)
         return ident, tuple(exposed)
 
     def decref(self, c: Any, ident: str) -> None:
@@ -494,7 +498,7 @@ class LaneServer:
             del self.id_to_refcount[ident]
             entry = self.id_to_obj.pop(ident)
             if ident not in self.id_to_local_proxy_obj:
-                self._own_dicts.discard(ident)
+                self._own.discard(ident)
                 self._logs.pop(ident, None)
         self._dead_holders.pop(ident, None)
         if type(entry[0]) not in self.quick_types and type(entry[0]).__module__ not in ("threading", "_thread", queue.__name__):

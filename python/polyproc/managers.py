@@ -24,10 +24,12 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from . import _lanes, _shared_dict, connection, process, util
+from . import _lanes, _shared_log, connection, process, util
 from ._borrowed import reroot
 from ._lanes import ManagerDiedError
 from ._manager_server import LaneServer
+from ._shared_dict import DictLog, DictMethods, NamespaceMethods, ValueLog, ValueMethods
+from ._shared_list import ListLog, ListMethods
 
 if TYPE_CHECKING:
     from multiprocessing.managers import *
@@ -46,6 +48,7 @@ _StandardServer: Any = globals()["Server"]
 _DictProxy: Any = globals()["DictProxy"]
 _dispatch: Any = globals()["dispatch"]
 _Value: Any = globals()["Value"]
+_Namespace: Any = globals()["Namespace"]
 
 
 # ------------------------------------------------------------------------------------------------ the server
@@ -57,6 +60,12 @@ class Server(LaneServer, _StandardServer):  # type: ignore[no-redef, misc]
     public = [*_StandardServer.public, "open_lane", "open_replica", "refill_replica"]
     quick_types = frozenset({dict, list, set, Namespace, _Value, array.array})
     quick_factories = frozenset({_Array})
+    log_types = {
+        dict: DictLog,
+        list: ListLog,
+        _Namespace: lambda target, alive: DictLog(vars(target), alive),
+        _Value: lambda target, alive: ValueLog(vars(target), alive),
+    }
 
     def __init__(self, registry: Any, address: Any, authkey: Any, serializer: str) -> None:
         directory = None
@@ -231,18 +240,18 @@ _StandardProxy._callmethod = _callmethod
 _StandardProxy._decref = staticmethod(_decref)
 
 
-# ------------------------------------------------------------------------------------------------ dicts
+# ------------------------------------------------------------------------------------------------ objects with a log
 
 
 def _open_replica(self: Any) -> Any:
-    """The replica of the dict, where its server is of this program and the dict is nobody else's; or None."""
+    """The replica of the object, where its server is of this program and the object nobody else's; or None."""
     if type(self)._callmethod is not _callmethod:  # a subclass wants to see the calls
         return None
     shared = _ask_server(self, "open_replica")
     if shared is None:
         return None
     self._uses = 0
-    return _shared_dict.attach(shared)
+    return _shared_log.attach(self._replica_type, shared)
 
 
 def _refill_replica(self: Any) -> None:
@@ -260,8 +269,14 @@ def _ask_server(self: Any, name: str) -> Any:
     return result if kind == "#RETURN" else None
 
 
-for _name, _value in vars(_shared_dict.DictMethods).items():
-    if callable(_value) or _name in ("_replica", "_uses"):
-        setattr(_DictProxy, _name, _value)
-_DictProxy._open_replica = _open_replica
-_DictProxy._refill_replica = _refill_replica
+for _proxy, _methods in (
+    (_DictProxy, DictMethods),
+    (globals()["ListProxy"], ListMethods),
+    (globals()["NamespaceProxy"], NamespaceMethods),
+    (globals()["ValueProxy"], ValueMethods),
+):
+    for _name, _member in {**vars(_shared_log.Logged), **vars(_methods)}.items():
+        if callable(_member) or _name in ("_replica", "_uses", "value"):
+            setattr(_proxy, _name, _member)
+    _proxy._open_replica = _open_replica
+    _proxy._refill_replica = _refill_replica

@@ -18,11 +18,11 @@ import pytest
 from conftest import TIME, until
 
 import polyproc as mp
-from polyproc import _lanes, _shared_dict
+from polyproc import _lanes, _shared_dict, _shared_log
 from polyproc.errors import HolderDiedWarning
 from polyproc.managers import BaseManager, DictProxy, ManagerDiedError, RemoteError, SyncManager
 
-OFTEN = _shared_dict.USES + 10
+OFTEN = _shared_log.USES + 10
 
 
 @pytest.fixture(params=["fork", "spawn"])
@@ -259,7 +259,7 @@ def test_a_busy_dict_is_served_from_memory_and_all_see_the_same(
     for process in [start(context, count_up, words, name, 3000) for name in "abcd"]:
         finish(process)
     count_up(words, "e", OFTEN)
-    assert isinstance(words._replica, _shared_dict.Replica)
+    assert isinstance(words._replica, _shared_dict.DictReplica)
     assert words.copy() == {**dict.fromkeys("abcd", 2999), "e": OFTEN - 1}
     assert sorted(words) == list("abcde")
     assert [words.get(name) for name in "ax"] == [2999, None]

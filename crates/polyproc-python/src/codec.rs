@@ -98,6 +98,17 @@ pub fn encode(object: &Bound<'_, PyAny>, out: &mut Vec<u8>) -> Result<(), Refuse
     result
 }
 
+/// Appends the head of a tuple, of which `count` items are to follow.
+pub fn encode_tuple_of(count: u8, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[tag::TUPLE, count]);
+}
+
+/// Appends `bytes`, or refuses.
+pub fn encode_bytes(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Refused> {
+    let limit = out.len() + MAX_MESSAGE;
+    Writer { out, limit, shared: [ptr::null_mut(); MAX_SHARED], seen: 0 }.run(bytes, tag::BYTES, tag::BYTES_LONG)
+}
+
 /// Appends an int.
 #[inline]
 pub fn encode_int(number: i64, out: &mut Vec<u8>) {

@@ -13,6 +13,7 @@
 //! * [`queue`], [`pipe`]: channels.
 //! * [`sync`]: locks, semaphores, conditions, events, barriers.
 //! * [`memory`]: what values and arrays lie in.
+//! * [`journal`]: the logs of a manager's objects.
 //! * [`process`]: birth and supervision.
 //! * [`pool`]: the ledger.
 //!
@@ -23,6 +24,7 @@
 mod block;
 mod codec;
 mod errors;
+mod journal;
 mod memory;
 mod message;
 mod pickling;
@@ -51,6 +53,7 @@ fn _polyproc(module: &Bound<'_, PyModule>) -> PyResult<()> {
     pipe::register(module)?;
     sync::register(module)?;
     memory::register(module)?;
+    journal::register(module)?;
     process::register(module)?;
     pool::register(module)
 }

@@ -16,7 +16,7 @@ use crate::{errors, sharing};
 /// Memory of the session that several processes read and write: ``memoryview(memory)``.
 #[pyclass(module = "polyproc._polyproc", frozen)]
 pub struct Memory {
-    shared: Shared,
+    pub shared: Shared,
 }
 
 #[pymethods]

@@ -27,6 +27,8 @@ mod semlock;
 
 use pyo3::prelude::*;
 
+pub use semlock::SemLock;
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<semlock::SemLock>()?;
     entry::register(module)?;

@@ -116,6 +116,17 @@ impl SemLock {
         Ok(true)
     }
 
+    /// Acquires, for those to whom it makes no difference that the last holder died.
+    pub fn take_unwarned(&self, py: Python<'_>) -> PyResult<()> {
+        if self.take_free() {
+            return Ok(());
+        }
+        let native = self.native()?;
+        waiting::wait(py, Deadline::Never, |deadline| native.acquire(deadline))?.map_err(errors::raise)?;
+        self.count_taken(native, 1);
+        Ok(())
+    }
+
     /// Releases, if that takes nothing of Python.
     #[inline]
     pub fn give_taken(&self) -> bool {
