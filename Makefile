@@ -108,6 +108,7 @@ build/real-programs/.installed: requirements/real-programs.txt
 lint: build ## format, clippy, types, layers
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --features polyproc/async $(CARGO_JOBS) -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps -p polyproc -p polyproc-engine -p polyproc-macros --features polyproc/async $(CARGO_JOBS)
 	$(VPY) -m mypy --strict python/polyproc
 	$(VPY) -m mypy.stubtest polyproc._polyproc --allowlist tests/stubtest.txt --ignore-unused-allowlist
 	$(VPY) tests/layers.py

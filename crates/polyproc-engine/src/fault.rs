@@ -1,7 +1,7 @@
 //! Numbered kill points: places where a test can make a process die.
 //!
 //! `fault!("ring.after_copy")` compiles to nothing unless the feature `fault-points` is on. With it, a process that has
-//! [`arm`]ed a point kills itself with SIGKILL when it passes that point for the chosen time. [`POINTS`] lists all of
+//! armed a point kills itself with SIGKILL when it passes that point for the chosen time. [`POINTS`] lists all of
 //! them; a test compares the list with the sources, so no point can be forgotten.
 
 /// Every kill point of the engine, in the order of the layers. The number of a point is its place here.

@@ -17,6 +17,8 @@
 //!
 //! The promise that shapes all of it: **any process may be killed at any instruction**, and the others go on.
 
+#![allow(rustdoc::private_intra_doc_links, reason = "who reads the engine's documentation reads its sources too")]
+
 pub mod channel;
 mod error;
 pub mod fault;

@@ -34,7 +34,7 @@ pub struct Abandoned<G> {
     panicked: bool,
 }
 
-/// Why [`Lock::try_lock`] or [`Lock::lock_timeout`] has no clean guard to give.
+/// Why [`Lock::try_lock`](crate::Lock::try_lock) or [`Lock::lock_timeout`](crate::Lock::lock_timeout) has no clean guard to give.
 pub enum TryLockError<G> {
     /// The lock is held now, but its last holder died or panicked.
     Abandoned(Abandoned<G>),

@@ -3,9 +3,9 @@
 //! With the feature `async`. There is nothing to set up and no executor to choose: the first wait starts one thread for the
 //! program, which sleeps in epoll and wakes the tasks whose descriptor has become readable.
 //!
-//! * [`Queue::stream`](crate::Queue::stream) and [`Receiver::into_stream`](crate::pipe::Receiver::into_stream) give an
+//! * [`Queue::stream`] and [`Receiver::into_stream`] give an
 //!   [`Items`], which is a [`futures_core::Stream`] of results.
-//! * A [`Process`](crate::Process) is [`IntoFuture`]: `process.await` is `process.join()`.
+//! * A [`Process`] is [`IntoFuture`]: `process.await` is `process.join()`.
 //! * All else that has a descriptor can be awaited with [`readable`].
 //!
 //! # Examples

@@ -112,7 +112,7 @@ pub struct Settled {
     pub id: u64,
     /// What became of it.
     pub outcome: Outcome,
-    /// What was given to [`Ledger::send`] to be kept.
+    /// What was given to [`Ledger::send`](super::Ledger::send) to be kept.
     pub kept: Option<Box<[u8]>>,
     /// How many tasks it is: more than one for a bundle.
     pub weight: u32,

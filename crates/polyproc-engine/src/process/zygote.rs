@@ -15,7 +15,7 @@
 //!
 //! There are two ways to have one. [`start`] forks it off a program that has only one thread yet and no session: then a
 //! function of the program *and of its libraries* is at the same address in every child. Where nobody called that,
-//! [`spawn`] executes `/proc/self/exe` once more, and a hook that the face has put before `main` calls
+//! [`Request::spawn`] executes `/proc/self/exe` once more, and a hook that the face has put before `main` calls
 //! [`serve_if_called`]: then functions of the program itself can be found, by their distance from its base.
 //!
 //! **Invariant:** the zygote takes no part in the session: it has no slot, no mapping, holds nothing and keeps nothing
@@ -57,7 +57,7 @@ const VARIABLE: &str = "POLYPROC_ZYGOTE";
 /// How long a program that was started once more may take until it is a zygote.
 const START: Duration = Duration::from_secs(20);
 
-/// The largest task, with its name, that [`spawn`] takes.
+/// The largest task, with its name, that [`Request::spawn`] takes.
 pub const TASK_MAX: usize = packet::LARGEST - 64;
 /// The most descriptors that a task may bring.
 pub const DESCRIPTORS_MAX: usize = packet::MOST_DESCRIPTORS - 8;
@@ -116,7 +116,7 @@ pub fn images() -> &'static [image::Image] {
 }
 
 /// Forks the zygote: to be called first thing in `main`. True if there is one now; false if it is too late, because the
-/// program has another thread or a session already: then [`spawn`] starts one by exec.
+/// program has another thread or a session already: then [`Request::spawn`] starts one by exec.
 ///
 /// # Errors
 /// [`Error::Os`] where there is no process or descriptor to be had.
@@ -157,7 +157,7 @@ pub fn start(entry: Entry) -> Result<bool> {
     }
 }
 
-/// To be called before `main` by whoever wants [`spawn`] to work without [`start`]: in a program that was started to be a
+/// To be called before `main` by whoever wants [`Request::spawn`] to work without [`start`]: in a program that was started to be a
 /// zygote it becomes one and does not return; in any other it does nothing.
 pub fn serve_if_called(entry: Entry) {
     let Some(number) = std::env::var_os(VARIABLE) else { return };
