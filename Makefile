@@ -82,6 +82,7 @@ test-python: build ## the Python face, and the layer check
 bench: bench-python bench-rust ## polyproc beside Python's standard library, and beside its peers in Rust, as ratios
 
 bench-python: build
+	@$(VPY) -m compileall -q python/polyproc
 	@$(VPY) bench/run.py $(BENCH)
 
 bench-rust: check-tools

@@ -16,7 +16,9 @@ from statistics import median
 from typing import Any
 
 import numpy
+from managers import MANAGERS
 from pools import POOLS
+from starts import STARTS
 from yardstick import MB, Bench, Measurement, now
 
 # ---- Pipe
@@ -252,6 +254,17 @@ def value_increment(bench: Bench) -> float:
     return repeated(bench, act)
 
 
+def value_read(bench: Bench) -> float:
+    """`value.value` of a Value with its lock: ns."""
+    value = bench.mp.Value("i", 0)
+
+    def act(count: int) -> None:
+        for _ in range(count):
+            value.value
+
+    return repeated(bench, act)
+
+
 def array_item(bench: Bench) -> float:
     """`array[7] = array[6]` of an Array with its lock: ns."""
     array = bench.mp.Array("d", 16)
@@ -321,26 +334,6 @@ def condition_round_trip(bench: Bench) -> float:
     return act(rounds) / (rounds - 1) * 1e6
 
 
-# ---- Process
-
-
-def nothing() -> None:
-    pass
-
-
-def process_start_join(bench: Bench) -> float:
-    """Process(target=nothing), start, join: the median, in ms."""
-    times: list[float] = []
-    end = now() + bench.seconds
-    while len(times) < 10 or now() < end:
-        start = now()
-        process = bench.mp.Process(target=nothing)
-        process.start()
-        process.join()
-        times.append(now() - start)
-    return median(times) * 1e3
-
-
 MEASUREMENTS = (
     Measurement("pipe_round_trip", "Pipe: small tuple there and back", "µs", pipe_round_trip, required=8),
     Measurement("queue_ints", "Queue: 1 to 1, ints", "items/s", lambda b: queue_items(b, an_int), True, 8),
@@ -354,12 +347,14 @@ MEASUREMENTS = (
     Measurement("rlock_with", "RLock: with", "ns", rlock_with),
     Measurement("lock_contended", "Lock: four processes at it", "ns", lock_contended),
     Measurement("queue_round_trip", "Queue: small tuple there and back", "µs", queue_round_trip),
-    Measurement("value_increment", "Value: += 1 under its lock", "ns", value_increment),
-    Measurement("array_item", "Array: read and write an item", "ns", array_item),
+    Measurement("value_read", "Value: read under its lock", "ns", value_read, required=2),
+    Measurement("value_increment", "Value: += 1 under its lock", "ns", value_increment, required=2),
+    Measurement("array_item", "Array: read and write an item", "ns", array_item, required=2),
     Measurement("event_round_trip", "Event: there and back", "µs", event_round_trip),
     Measurement("condition_round_trip", "Condition: there and back", "µs", condition_round_trip),
-    Measurement("process_start_join", "Process: start and join", "ms", process_start_join),
+    *STARTS,
     *POOLS,
+    *MANAGERS,
 )
 
 
