@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import until
 
 import polyproc as mp
 from polyproc import shared_memory
@@ -140,6 +141,66 @@ def test_memory_that_is_not_there_is_an_error_at_creation(monkeypatch: pytest.Mo
         SharedMemory(create=True, size=1000)
     assert caught.value.errno == errno.ENOSPC
     assert not path_of("polyproc-test-full").exists()
+
+
+FULL = """
+import ctypes, errno, os, sys
+from polyproc.shared_memory import ShareableList, SharedMemory
+libc = ctypes.CDLL(None, use_errno=True)
+NEW_MOUNTS, RECURSIVE, PRIVATE = 0x20000, 0x4000, 1 << 18
+if (
+    libc.unshare(NEW_MOUNTS)
+    or libc.mount(b"none", b"/", None, RECURSIVE | PRIVATE, None)
+    or libc.mount(b"tmpfs", b"/dev/shm", b"tmpfs", 0, b"size=1m")
+):
+    sys.exit("no right to mount")
+for create in (
+    lambda: SharedMemory(create=True, size=8 << 20),
+    lambda: ShareableList([b"x" * (8 << 20)]),
+):
+    try:
+        create()
+    except OSError as error:
+        assert error.errno == errno.ENOSPC, error
+    else:
+        raise AssertionError("there was room")
+    assert os.listdir("/dev/shm") == []
+block = SharedMemory(create=True, size=1000)
+block.buf[:5] = b"hello"
+block.close()
+block.unlink()
+print("done")
+"""
+
+
+def test_a_full_file_system_of_blocks_is_an_error_and_not_a_death() -> None:
+    done = run(FULL)
+    if done.stderr == "no right to mount\n":
+        pytest.skip("this process may not mount a small /dev/shm")
+    assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)
+
+
+CREATE_AND_WAIT = """
+import sys
+from polyproc.shared_memory import SharedMemory
+block = SharedMemory(create=True, size=10)
+block.buf[:5] = b"hello"
+print(block.name, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_creator_leaves_the_memory_to_its_users_and_no_name() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CREATE_AND_WAIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as creator:
+        assert creator.stdout is not None
+        name = creator.stdout.readline().decode().strip()
+        user = SharedMemory(name=name)
+        creator.kill()
+    until(lambda: not path_of(name).exists())
+    assert bytes(user.buf[:5]) == b"hello"
+    user.close()
 
 
 def test_a_block_is_backed_by_memory_from_the_start() -> None:
