@@ -1,6 +1,7 @@
-//! The attribute and the derive of the crate `polyproc`, which re-exports them: nobody needs this crate by itself.
+//! The attribute and the derives of the crate `polyproc`, which re-exports them: nobody needs this crate by itself.
 
 use proc_macro::TokenStream;
+use proc_macro2::{Ident, Span};
 use quote::quote;
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, ItemFn, parse_macro_input};
@@ -35,12 +36,21 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 /// field may, and there is no padding.
 #[proc_macro_derive(Plain)]
 pub fn plain(item: TokenStream) -> TokenStream {
-    let item = parse_macro_input!(item as DeriveInput);
+    checked(&parse_macro_input!(item as DeriveInput), "Plain", "bytes that are no value of it")
+}
+
+/// Says that several processes may use a struct at the same time, having checked that they may: it is `#[repr(C)]` or
+/// `#[repr(transparent)]`, they may use each field, and there is no padding.
+#[proc_macro_derive(SharedCell)]
+pub fn shared_cell(item: TokenStream) -> TokenStream {
+    checked(&parse_macro_input!(item as DeriveInput), "SharedCell", "parts that are not atomics")
+}
+
+/// The unsafe impl of a trait for a struct whose fields all have it, laid out in a known way, without padding.
+fn checked(item: &DeriveInput, name_of_trait: &str, why_no_enum: &str) -> TokenStream {
     let Data::Struct(data) = &item.data else {
-        return refuse(
-            item.ident.span(),
-            "only a struct can be Plain: an enum or a union has bytes that are no value of it",
-        );
+        let message = format!("only a struct can be {name_of_trait}: an enum or a union has {why_no_enum}");
+        return refuse(item.ident.span(), &message);
     };
     let laid_out = item.attrs.iter().filter(|attribute| attribute.path().is_ident("repr")).any(|attribute| {
         let mut found = false;
@@ -56,27 +66,29 @@ pub fn plain(item: TokenStream) -> TokenStream {
         found
     });
     if !laid_out {
-        return refuse(
-            item.ident.span(),
-            "a Plain struct needs #[repr(C)]: otherwise its layout is the compiler's affair",
-        );
+        let message =
+            format!("a {name_of_trait} struct needs #[repr(C)]: otherwise its layout is the compiler's affair");
+        return refuse(item.ident.span(), &message);
     }
     if !item.generics.params.is_empty() {
-        return refuse(item.generics.span(), "derive(Plain) knows no generic structs");
+        return refuse(item.generics.span(), &format!("derive({name_of_trait}) knows no generic structs"));
     }
-    let name = &item.ident;
+    let (name, path) = (&item.ident, Ident::new(name_of_trait, Span::call_site()));
     let types: Vec<_> = data.fields.iter().map(|field| &field.ty).collect();
+    let padding = format!(
+        "a {name_of_trait} struct has no padding: order its fields by size, or fill the gaps with fields of your own"
+    );
     quote! {
         const _: () = {
-            const fn is_plain<T: ::polyproc::Plain>() {}
-            #(is_plain::<#types>();)*
+            const fn every_field<T: ::polyproc::#path>() {}
+            #(every_field::<#types>();)*
             assert!(
                 ::core::mem::size_of::<#name>() == 0 #(+ ::core::mem::size_of::<#types>())*,
-                "a Plain struct has no padding: order its fields by size, or fill the gaps with fields of your own",
+                #padding,
             );
         };
-        // SAFETY: each field is Plain, and there is nothing between them, as checked above.
-        unsafe impl ::polyproc::Plain for #name {}
+        // SAFETY: each field is one, and there is nothing between them, as checked above.
+        unsafe impl ::polyproc::#path for #name {}
     }
     .into()
 }

@@ -3,8 +3,7 @@
 //! With the feature `async`. There is nothing to set up and no executor to choose: the first wait starts one thread for the
 //! program, which sleeps in epoll and wakes the tasks whose descriptor has become readable.
 //!
-//! * [`Queue::stream`] and [`Receiver::into_stream`] give an
-//!   [`Items`], which is a [`futures_core::Stream`] of results.
+//! * [`Queue::stream`], [`Receiver::into_stream`] and [`End::stream`] give [`Items`], which is a [`futures_core::Stream`] of results.
 //! * A [`Process`] is [`IntoFuture`]: `process.await` is `process.join()`.
 //! * All else that has a descriptor can be awaited with [`readable`].
 //!
@@ -28,7 +27,7 @@
 //! # }).unwrap();
 //! ```
 
-use crate::pipe::Receiver;
+use crate::pipe::{End, Receiver};
 use crate::{Error, Process, Queue, Result, TaskError};
 use polyproc_engine::Deadline;
 use polyproc_engine::sys::{epoll, fork, thread};
@@ -197,6 +196,18 @@ impl<T: DeserializeOwned> Source for Receiver<T> {
     }
 }
 
+impl<S, R: DeserializeOwned> Source for &End<S, R> {
+    type Item = R;
+
+    fn try_take(&self) -> Result<R> {
+        self.try_receive()
+    }
+
+    fn descriptor(&self) -> Result<BorrowedFd<'_>> {
+        Ok(self.as_fd())
+    }
+}
+
 /// The items of a [`Queue`] or a [`Receiver`], as they come: a [`futures_core::Stream`]. It ends where a pipe does; a queue has
 /// no end.
 pub struct Items<S> {
@@ -257,6 +268,14 @@ impl<T: DeserializeOwned> Queue<T> {
 impl<T: DeserializeOwned> Receiver<T> {
     /// What is received, as it comes, without a thread that waits, until the other end is gone. With the feature `async`.
     pub fn into_stream(self) -> Items<Receiver<T>> {
+        Items { source: self, registration: None }
+    }
+}
+
+impl<S, R: DeserializeOwned> End<S, R> {
+    /// What is received, as it comes, without a thread that waits, until the other end is gone; this end can still be sent
+    /// through. With the feature `async`.
+    pub fn stream(&self) -> Items<&End<S, R>> {
         Items { source: self, registration: None }
     }
 }

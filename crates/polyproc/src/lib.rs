@@ -56,10 +56,17 @@
 //!
 //! # What can be sent
 //!
-//! Arguments, results and items are [`serde`] values; many bytes go faster as [`Bytes`]. They are encoded with postcard, which does not describe itself: types that need
-//! that (`#[serde(untagged)]`, `#[serde(flatten)]`) cannot be sent. The data in a [`Lock`] is [`Plain`].
+//! Arguments, results and items are [`serde`] values; many bytes go faster as [`Bytes`], and open files and sockets go as
+//! [`pipe::Descriptor`]. They are encoded with postcard, which does not describe itself: types that need that
+//! (`#[serde(untagged)]`, `#[serde(flatten)]`) cannot be sent. The data in a [`Lock`], a [`SharedVec`] or a [`SharedMap`] is
+//! [`Plain`]; what several processes use at the same time without a lock is a [`SharedCell`].
+//!
+//! # Features
+//!
+//! * `async`: streams of what comes through queues and pipes, and futures of processes, for any executor: see
+//!   the module `asynchronous`. It adds the crate `futures-core`, and nothing else. Off unless asked for. (A [`pool::Ticket`] is a future without it, and every descriptor can be waited for by any runtime.)
 
-// The attribute and the derive name this crate.
+// The attribute and the derives name this crate.
 extern crate self as polyproc;
 
 mod abandoned;
@@ -96,7 +103,6 @@ pub use lock::{Guard, Lock};
 pub use manager::{Make, Managed, Manager, Method};
 pub use once::{Once, OnceLock};
 pub use plain::Plain;
-pub use polyproc_macros::Plain;
 /// ```
 /// #[polyproc::main]
 /// fn main() -> polyproc::Result<()> {
@@ -107,6 +113,7 @@ pub use polyproc_macros::Plain;
 /// ```
 ///
 pub use polyproc_macros::main;
+pub use polyproc_macros::{Plain, SharedCell};
 pub use pool::{ParMap, Pool};
 pub use process::{Builder, Process};
 pub use queue::{EncodesAs, Queue};

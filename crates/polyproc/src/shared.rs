@@ -13,7 +13,25 @@ use std::sync::atomic::{
     AtomicI8, AtomicI16, AtomicI32, AtomicI64, AtomicIsize, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize,
 };
 
-/// A type that several processes may use at the same time, through a shared reference: atomics, and arrays of them.
+/// A type that several processes may use at the same time, through a shared reference: atomics, arrays of them, and structs of
+/// them, for which it is derived.
+///
+/// ```
+/// use polyproc::{Shared, SharedCell};
+/// use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+///
+/// #[derive(Default, SharedCell)]
+/// #[repr(C)]
+/// struct Progress {
+///     bytes: AtomicU64,
+///     files: [AtomicU32; 2],
+/// }
+///
+/// let progress = Shared::new(Progress::default())?;
+/// progress.bytes.fetch_add(512, Ordering::Relaxed);
+/// assert_eq!(progress.clone().bytes.load(Ordering::Relaxed), 512);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 ///
 /// # Safety
 /// Every pattern of bytes, all zeros above all, must be a valid value; whatever a `&Self` allows must be sound while other
@@ -22,7 +40,8 @@ use std::sync::atomic::{
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be used by several processes at the same time",
     label = "not a `SharedCell`",
-    note = "atomics can, and arrays of them; for other data there is `polyproc::Lock`"
+    note = "atomics can, and arrays of them; a `#[repr(C)]` struct of them can with `#[derive(polyproc::SharedCell)]`",
+    note = "for other data there is `polyproc::Lock`"
 )]
 pub unsafe trait SharedCell: 'static {}
 

@@ -85,6 +85,27 @@ fn a_task_waits_for_a_queue_while_others_go_on() {
     });
 }
 
+fn add_one(end: pipe::End<u32, u32>) {
+    while let Ok(number) = end.receive() {
+        end.send(&(number + 1)).unwrap();
+    }
+}
+
+#[test]
+fn an_end_is_a_stream_that_can_be_sent_through() {
+    let (ours, theirs) = pipe::duplex().unwrap();
+    let child = Process::spawn(add_one, (theirs,)).unwrap();
+    block_on(async {
+        let mut answers = ours.stream();
+        for number in 0..20 {
+            ours.send(&number).unwrap();
+            assert_eq!(answers.next().await.unwrap().unwrap(), number + 1);
+        }
+    });
+    drop(ours);
+    child.join().unwrap();
+}
+
 fn stay() {
     loop {
         std::thread::park();

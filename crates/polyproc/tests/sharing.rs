@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use polyproc::pipe::{self, Descriptor, End, Receiver, Sender};
-use polyproc::{Barrier, Bytes, Condition, Error, Event, Lock, Process, Queue, Semaphore, Shared};
+use polyproc::{
+    Barrier, Bytes, Condition, Error, Event, Lock, Managed, Manager, Once, OnceLock, Process, Queue, ReentrantLock,
+    RwLock, Semaphore, Shared, SharedMap, SharedSlice, SharedVec,
+};
 use serde::{Deserialize, Serialize};
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -84,6 +87,85 @@ fn a_queue_lives_in_a_message_that_nobody_has_read() {
     drop(inner);
     let inner: Queue<String> = outer.get().unwrap();
     assert_eq!(inner.try_get().unwrap(), "still here");
+}
+
+/// One of each kind of handle.
+#[derive(Serialize, Deserialize)]
+struct All {
+    locks: (Lock<u32>, ReentrantLock<u32>, RwLock<u32>),
+    once: (Once, OnceLock<u32>),
+    signs: (Event, Semaphore, Condition, Barrier),
+    shared: (Shared<AtomicU32>, SharedSlice<u32>, SharedVec<u32>, SharedMap<u32, u32>),
+    ways: (Queue<u32>, End<u32, u32>, Sender<u32>),
+    managed: Managed<u32>,
+    bytes: Bytes,
+    file: Descriptor,
+}
+
+fn use_all(handles: Queue<All>) {
+    let all = handles.get().unwrap();
+    *all.locks.0.lock().unwrap() += 1;
+    all.locks.1.lock().unwrap().set(1);
+    *all.locks.2.write().unwrap() += 1;
+    all.once.0.call_once(|| {});
+    all.once.1.set(1).unwrap();
+    all.signs.1.acquire().unwrap().forget();
+    all.shared.0.store(1, Ordering::SeqCst);
+    all.shared.1.set(0, 1);
+    all.shared.2.push(1).unwrap();
+    all.shared.3.insert(1, 1).unwrap();
+    all.ways.0.put(&1).unwrap();
+    let received = all.ways.1.receive().unwrap();
+    all.ways.1.send(&(received + 1)).unwrap();
+    all.ways.2.send(&(all.bytes.len() as u32)).unwrap();
+    all.managed.call(|number: &mut u32| *number += 1, ()).unwrap();
+    std::fs::File::from(all.file.into_owned()).write_all(b"x").unwrap();
+    all.signs.0.set();
+    all.signs.3.wait().unwrap();
+}
+
+#[test]
+fn every_kind_of_handle_is_sent_to_a_process_that_already_runs() {
+    let handles = Queue::unbounded().unwrap();
+    let child = Process::spawn(use_all, (handles.clone(),)).unwrap();
+    let locks = (Lock::new(0).unwrap(), ReentrantLock::new(0).unwrap(), RwLock::new(0).unwrap());
+    let once = (Once::new().unwrap(), OnceLock::new().unwrap());
+    let signs =
+        (Event::new().unwrap(), Semaphore::new(2).unwrap(), Condition::new().unwrap(), Barrier::new(2).unwrap());
+    let shared = (
+        Shared::new(AtomicU32::new(0)).unwrap(),
+        SharedSlice::zeroed(1).unwrap(),
+        SharedVec::with_capacity(1).unwrap(),
+        SharedMap::with_capacity(1).unwrap(),
+    );
+    let (numbers, (ours, theirs), (sender, receiver)) =
+        (Queue::unbounded().unwrap(), pipe::duplex().unwrap(), pipe::channel().unwrap());
+    let number = Manager::start(0).unwrap();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    handles
+        .put(&All {
+            locks: (locks.0.clone(), locks.1.clone(), locks.2.clone()),
+            once: once.clone(),
+            signs: signs.clone(),
+            shared: shared.clone(),
+            ways: (numbers.clone(), theirs, sender),
+            managed: number.handle(),
+            bytes: Bytes::from(vec![0; 70_000]),
+            file: Descriptor::new(writer),
+        })
+        .unwrap();
+    ours.send(&4).unwrap();
+    assert!(signs.0.wait_timeout(Duration::from_secs(5)));
+    signs.3.wait().unwrap();
+    child.join().unwrap();
+    assert_eq!((*locks.0.lock().unwrap(), locks.1.lock().unwrap().get(), *locks.2.read().unwrap()), (1, 1, 1));
+    assert_eq!((once.0.is_completed(), once.1.get(), signs.1.available()), (true, Some(&1), 1));
+    assert_eq!((shared.0.load(Ordering::SeqCst), shared.1.get(0)), (1, 1));
+    assert_eq!((shared.2.to_vec(), shared.3.get(&1)), (vec![1], Some(1)));
+    assert_eq!((numbers.try_get().unwrap(), ours.receive().unwrap(), receiver.receive().unwrap()), (1, 5, 70_000));
+    assert_eq!(number.call(|number: &mut u32| *number, ()).unwrap(), 1);
+    let mut byte = [0; 2];
+    assert_eq!(std::io::Read::read(&mut reader, &mut byte).unwrap(), 1);
 }
 
 fn relay(ends: Receiver<End<u32, u32>>) {
