@@ -66,7 +66,7 @@ test: test-rust test-loom test-death test-python ## every test
 
 # The testkit is left to test-death: it needs the kill points compiled in.
 test-rust: check-tools ## unit and integration tests of the crates, and the examples
-	cargo test --workspace --exclude polyproc-testkit --exclude polyproc-python --features polyproc/async $(CARGO_JOBS)
+	cargo test --workspace --exclude polyproc-testkit --exclude polyproc-python --features polyproc/async,polyproc/tracing $(CARGO_JOBS)
 
 test-loom: check-tools ## the lock word and the sleeping protocol, in every interleaving
 	@mkdir -p build

@@ -81,7 +81,7 @@ pub struct Identity {
     pub pid: i32,
     /// What its parent calls it.
     pub name: String,
-    /// The last lines that it logged, oldest first: at most sixteen.
+    /// The last lines that it logged, oldest first, at most sixteen: see [`logging`](crate::logging).
     pub last_lines: Vec<String>,
 }
 
@@ -289,6 +289,25 @@ impl fmt::Display for LastLine<'_> {
 }
 
 impl TaskError {
+    /// The last lines that the process logged, oldest first, at most sixteen: see [`logging`](crate::logging).
+    ///
+    /// ```
+    /// use polyproc::Process;
+    ///
+    /// fn work() {
+    ///     log::info!("reading the file");
+    ///     std::process::abort()
+    /// }
+    ///
+    /// let child = Process::builder().log_level(log::LevelFilter::Info).spawn(work, ())?;
+    /// let error = child.join().unwrap_err();
+    /// assert!(error.last_lines()[0].ends_with(": reading the file"));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn last_lines(&self) -> &[String] {
+        &self.process().last_lines
+    }
+
     /// The process that the error is about.
     ///
     /// ```

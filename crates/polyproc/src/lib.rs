@@ -77,6 +77,7 @@ mod error;
 mod event;
 mod guarded;
 mod lock;
+pub mod logging;
 mod manager;
 mod once;
 pub mod pipe;

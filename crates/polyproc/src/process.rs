@@ -1,9 +1,11 @@
 //! Processes that run one function.
 
+use crate::logging;
 use crate::start::{self, Call, Surroundings, kind};
 use crate::task::{self, Place, Task};
 use crate::wire;
 use crate::{Cause, Error, Identity, Result, TaskError};
+use log::LevelFilter;
 use polyproc_engine::channel::Queue;
 use polyproc_engine::process::zygote::{self, Worker};
 use polyproc_engine::process::{Cause as Evidence, Child, Ending, Limits, Status};
@@ -58,6 +60,7 @@ pub struct Process<R> {
 pub struct Builder {
     name: Option<String>,
     limits: Limits,
+    log_level: Option<LevelFilter>,
     surroundings: Surroundings,
 }
 
@@ -192,6 +195,28 @@ impl Builder {
         self
     }
 
+    /// What the process logs: see [`logging`]. Without it, what the program would write; [`LevelFilter::Off`] leaves the
+    /// process without a logger. With a level of its own it has the lines for its [`TaskError`] also where the program has no
+    /// logger.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    ///
+    /// fn work() -> u32 {
+    ///     log::debug!("about to leave");
+    ///     std::process::exit(3)
+    /// }
+    ///
+    /// let child = Process::builder().log_level(log::LevelFilter::Debug).spawn(work, ())?;
+    /// assert!(child.join().unwrap_err().last_lines()[0].ends_with("about to leave"));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn log_level(mut self, level: LevelFilter) -> Builder {
+        self.log_level = Some(level);
+        self
+    }
+
     /// Starts the process; otherwise as [`Process::spawn`].
     ///
     /// # Errors
@@ -226,7 +251,8 @@ impl Builder {
         results.hold().share_with(request.participant());
         let results_name = results.hold().handle().to_bytes();
         let surroundings = self.surroundings;
-        let call = Call { place, results: results_name, arguments_follow: true, surroundings };
+        let logging = logging::plan(request.participant(), self.log_level);
+        let call = Call { place, results: results_name, arguments_follow: true, surroundings, logging };
         let (head, _) = wire::encode(&call, Vec::new())?;
         let start = head.len();
         let (mut task, mut luggage) = wire::encode(&arguments, head)?;
@@ -406,6 +432,8 @@ impl<R: DeserializeOwned> Process<R> {
             Err(EngineError::TimedOut) => return Err(TaskError::TimedOut { process, after }),
             Err(error) => return Err(TaskError::Lost { process, detail: error.to_string() }),
         };
+        // What it has logged is there before what came of it.
+        logging::flush();
         wire::with_envelope(|envelope| {
             loop {
                 match wire::again(|| self.results.get(envelope, Deadline::Now)) {

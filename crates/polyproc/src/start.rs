@@ -1,5 +1,6 @@
 //! The beginning: of a program that uses processes, and of each process.
 
+use crate::logging;
 use crate::task::{Arrival, Place, Run};
 use crate::wire::{self, Arrived, Luggage};
 use polyproc_engine::channel::{Envelope, Parcel, Queue, keeper};
@@ -43,6 +44,7 @@ pub(crate) struct Call {
     pub results: [u8; 16],
     pub arguments_follow: bool,
     pub surroundings: Surroundings,
+    pub logging: Option<logging::Plan>,
 }
 
 /// What is to be different in the process from how the zygote had it.
@@ -119,6 +121,7 @@ pub fn run_main<R>(body: impl FnOnce() -> R) -> R {
     impl Drop for Finish {
         fn drop(&mut self) {
             zygote::finish();
+            logging::flush();
         }
     }
     let _finish = Finish;
@@ -178,6 +181,7 @@ fn begin_checked(called: Called) -> crate::Result<i32> {
     };
     let results = Handle::from_bytes(&call.results).and_then(Queue::from_handle)?;
     let results = RESULTS.get_or_init(|| results);
+    logging::begin(call.logging, &called.name, results)?;
     IS_TASK.set(true);
     let usual = panic::take_hook();
     panic::set_hook(Box::new(move |info| {

@@ -170,3 +170,20 @@ fn photographs_become_thumbnails_but_for_a_broken_one() {
     assert_eq!(said.matches(", now 96 × 6").count(), 3, "{said}");
     assert!(said.contains("broken.jpg: ") && said.contains("5 pictures in"), "{said}");
 }
+
+#[test]
+fn all_that_processes_log_is_written_by_the_program() {
+    let said = run("logging");
+    for part in [
+        "INFO  logging: [letter.pdf ",
+        "] poem.pdf: done\n",
+        "] novel.pdf: page 13 looks strange\n",
+        "ERROR logging: process 'novel.pdf' (pid ",
+        "was ended by SIGABRT",
+        "      | INFO logging: novel.pdf: 400 pages\n      | WARN logging: novel.pdf: page 13 looks strange\n",
+        "logging: 2 pages more are converted\n",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("page 1\n"), "{said}");
+}

@@ -89,6 +89,14 @@ impl Queue {
         Ok(())
     }
 
+    /// Waits until it holds a message, and leaves it in: another consumer may be faster.
+    ///
+    /// # Errors
+    /// [`crate::Error::TimedOut`], [`crate::Error::Interrupted`].
+    pub fn wait(&self, deadline: Deadline) -> Result<()> {
+        self.ring.wait(deadline)
+    }
+
     /// How many messages it holds; exact at some moment during the call.
     pub fn len(&self) -> u32 {
         self.ring.len()
