@@ -343,7 +343,7 @@ MEASUREMENTS = (
     Measurement("pipe_array_1mb", "Pipe: arrays of 1 MB", "MB/s", lambda b: pipe_arrays(b, MB), True, 10),
     Measurement("pipe_array_32mb", "Pipe: arrays of 32 MB", "MB/s", lambda b: pipe_arrays(b, 32 * MB), True, 10),
     Measurement("lock", "Lock: acquire and release", "ns", lock, required=1),
-    Measurement("semaphore", "Semaphore: acquire and release", "ns", semaphore, required=1),
+    Measurement("semaphore", "Semaphore: acquire and release", "ns", semaphore),
     Measurement("rlock_with", "RLock: with", "ns", rlock_with),
     Measurement("lock_contended", "Lock: four processes at it", "ns", lock_contended),
     Measurement("queue_round_trip", "Queue: small tuple there and back", "µs", queue_round_trip),

@@ -175,12 +175,11 @@ impl SemLock {
         }
         if let Native::Semaphore(_) = native {
             let now = fork::count();
-            if self.since.swap(now, Ordering::Relaxed) == now {
-                self.taken.fetch_add(by, Ordering::Relaxed);
-            } else {
-                // What the parent acquired before it forked, the parent has.
-                self.taken.store(by, Ordering::Relaxed);
-            }
+            // What the parent acquired before it forked, the parent has.
+            let before = if self.since.load(Ordering::Relaxed) == now { self.taken.load(Ordering::Relaxed) } else { 0 };
+            // Nobody else is here between the two: all of this is done attached.
+            self.taken.store(before.wrapping_add(by), Ordering::Relaxed);
+            self.since.store(now, Ordering::Relaxed);
         }
     }
 
