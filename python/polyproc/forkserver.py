@@ -231,6 +231,10 @@ def _compile_ahead(main_path: str) -> None:
         pass  # a child will say so
 
 
+#: How long a spare child waits for the request that makes it a child, in milliseconds.
+SPARE_WAITS = 1000
+
+
 class _Spare:
     """A fork of the server that was made ahead of time, and waits to be told what it is to be."""
 
@@ -254,6 +258,8 @@ class _Server:
         self.poller = select.poll()
         self.poller.register(requests, select.POLLIN)
         self.spare: _Spare | None = None
+        #: False after a while without a request, until the next one.
+        self.is_asked = True
         #: pidfd of a child -> the status socket of whoever asked for it
         self.children: dict[int, socket.socket] = {}
         #: status socket -> pidfd, of children that have ended and whose end was told
@@ -261,8 +267,14 @@ class _Server:
 
     def serve(self) -> None:
         while True:
-            self.prepare_spare()
-            for descriptor, _ in self.poller.poll():
+            if self.is_asked:
+                self.prepare_spare()
+            ready = self.poller.poll(None if self.spare is None else SPARE_WAITS)
+            if not ready:
+                # Not kept for ever: tools that note every process of a program would wait for this one.
+                self.dismiss_spare()
+                self.is_asked = False
+            for descriptor, _ in ready:
                 if descriptor in self.ended:
                     self.collect(descriptor)
                 elif descriptor in self.children:
@@ -305,6 +317,7 @@ class _Server:
         word, descriptors, _, _ = socket.recv_fds(self.requests, 1, MAXFDS_TO_SEND)
         if not word:
             return False
+        self.is_asked = True
         status = _Socket(descriptors.pop(0))
         try:
             child = self.pass_on(word, descriptors)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import until
 
 import polyproc as mp
 from polyproc import forkserver
@@ -58,13 +59,19 @@ def server() -> int:
     return pid
 
 
+def children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def spare_of(server: int) -> int:
     """Waits until the server has its next child ready: the one that it has when it sleeps."""
     for _ in range(10_000):
-        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        children = children_of(server)
         waits = Path(f"/proc/{server}/wchan").read_text() or "0"
         if len(children) == 1 and (waits == "0" or "poll" in waits):
-            return int(children[0])
+            return children[0]
+        if not children:  # it was idle for too long: it keeps another after the next request
+            assert run_one() == 0
         os.sched_yield()
     raise AssertionError(f"the fork server {server} has these children: {children}")
 
@@ -84,6 +91,11 @@ def test_a_spare_that_was_killed_is_replaced(server: int) -> None:
     assert run_one() == 0
     assert spare_of(server) != spare
     assert forkserver._forkserver._forkserver_pid == server
+
+
+def test_an_idle_server_keeps_no_spare(server: int) -> None:
+    until(lambda: not children_of(server))
+    assert run_one() == 0
 
 
 def test_the_spare_goes_with_a_server_that_is_stopped(server: int) -> None:
