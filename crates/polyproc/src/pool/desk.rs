@@ -356,9 +356,14 @@ impl Desk {
 
     /// Nobody wants this task: if it was not sent, it does not begin.
     pub(super) fn take_back(&self, id: u64) {
-        let taken = self.books().take_back(id);
-        if taken.is_none() {
-            self.forget(id);
+        let mut books = self.books();
+        // Most have been joined by now: not looked for among those that wait.
+        if books.jobs.contains_key(&id) {
+            let taken = books.take_back(id);
+            drop(books);
+            if taken.is_none() {
+                self.forget(id);
+            }
         }
     }
 
