@@ -159,8 +159,7 @@ class ForkServer:
                     self._preload_main,
                 )  # fmt: skip
                 executable = runnable(spawn.get_executable())
-                flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
-                command = [executable, *flags, "-c", program]
+                command = [executable, *spawn.interpreter_flags(), "-c", program]
                 handed = [theirs.fileno(), memory, life]
                 self._forkserver_pid = util.spawnv_passfds(executable, command, handed)  # type: ignore[attr-defined]
         except BaseException:

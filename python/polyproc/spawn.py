@@ -67,8 +67,24 @@ def get_command_line(**kwds: Any) -> list[str | bytes]:
     options = [f"{name}={value!r}" for name, value in kwds.items()]
     if getattr(sys, "frozen", False):
         return [sys.executable, "--multiprocessing-fork", *options]
-    flags = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [get_executable(), *flags, "-c", PROGRAM % ", ".join(options), "--multiprocessing-fork"]
+    return [get_executable(), *interpreter_flags(), "-c", PROGRAM % ", ".join(options), "--multiprocessing-fork"]
+
+
+def interpreter_flags() -> list[str]:
+    """The options of this interpreter, for one that it starts."""
+    flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    if not _has_directory() and "-P" not in flags:
+        # Python 3.13.0 fails in its imports where it was to look in a directory that has been removed.
+        flags.append("-P")
+    return flags
+
+
+def _has_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def spawn_main(pipe_handle: int, parent_pid: int | None = None, tracker_fd: int | None = None) -> None:

@@ -109,3 +109,25 @@ def test_a_pools_task_is_refused_in_the_same_words(method: str, tmp_path: Path) 
 def test_under_fork_they_work_as_ever(tmp_path: Path) -> None:
     answer = by("-c", WITHOUT_CLOUDPICKLE + PROGRAM.format(method="fork"), tmp_path)
     assert answer.stdout.splitlines() == ["doubles 1", "exit code 0", "doubles 21", "answer 42 True"], answer
+
+
+REMOVED = """\
+import os, tempfile
+import polyproc
+def say(): print("ran", flush=True)
+if __name__ == "__main__":
+    directory = tempfile.mkdtemp()
+    os.chdir(directory)
+    os.rmdir(directory)
+    for method in "fork", "spawn", "forkserver":
+        process = polyproc.get_context(method).Process(target=say)
+        process.start()
+        process.join(30)
+        print(process.exitcode, flush=True)
+"""
+
+
+def test_children_start_where_the_current_directory_was_removed(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(REMOVED)
+    answer = run("script.py", cwd=tmp_path)
+    assert (answer.stdout, answer.stderr) == ("ran\n0\n" * 3, "")
