@@ -30,6 +30,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from ._arrays import asarray as asarray
+    from ._arrays import empty as empty
+    from ._arrays import zeros as zeros
     from ._install import install as install
     from .errors import HolderDiedWarning as HolderDiedWarning
     from .errors import PoolTerminatedError as PoolTerminatedError
@@ -122,6 +125,9 @@ if "__main__" in _sys.modules:
 #: What this package has beyond the standard names, and where: loaded when asked for.
 _EXTRAS = {
     "install": "_install",
+    "asarray": "_arrays",
+    "empty": "_arrays",
+    "zeros": "_arrays",
     "HolderDiedWarning": "errors",
     "PoolBrokenError": "errors",
     "PoolTerminatedError": "errors",

@@ -73,9 +73,12 @@ def _dumps(obj: object, buffers: list[memoryview], may_go_by_value: Callable[[],
         pickler = pickle.Pickler(stream, 5, buffer_callback=_collector(buffers))
         # As ForkingPickler does: a table made for this one dump, since both registries may have grown.
         table = copyreg.dispatch_table.copy()
-        if (numpy := sys.modules.get("numpy")) is not None and hasattr(numpy, "ndarray"):
-            table[numpy.ndarray] = _reduce_array
         table.update(_ForkingPickler._extra_reducers)
+        if (numpy := sys.modules.get("numpy")) is not None and hasattr(numpy, "ndarray"):
+            from . import _arrays
+
+            if table.get(numpy.ndarray, _arrays._reduce_for_child) is _arrays._reduce_for_child:
+                table[numpy.ndarray] = _arrays.reduce_array
         pickler.dispatch_table = table
         pickler.dump(obj)
     except _REFUSALS as refusal:
@@ -119,14 +122,6 @@ def standard_pickle(obj: object) -> Any:
 def read_standard_pickle(data: Any) -> Any:
     """The object behind bytes that were sent with ``send_bytes()``: what ``recv()`` gives of them."""
     return context.reduction.ForkingPickler.loads(data)
-
-
-def _reduce_array(array: Any) -> Any:
-    # What arrives is the receiver's own and can be written to, as with the standard library. Protocol 5 would make a
-    # read-only array of a read-only one.
-    if not array.flags.writeable and array.nbytes >= OUT_OF_BAND:
-        array = array.copy("K")
-    return array.__reduce_ex__(5 if array.flags.writeable else 4)
 
 
 def _collector(buffers: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:

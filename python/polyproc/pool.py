@@ -31,12 +31,15 @@ from ._pool_worker import Place, work
 
 if TYPE_CHECKING:
     from multiprocessing import pool as _standard
+
+    from ._shared_object import SharedObject
 else:
     _standard = standard("pool")
 
 __all__ = ["Pool", "ThreadPool"]
 
 _T = TypeVar("_T")
+_Shared = TypeVar("_Shared")
 
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
 
@@ -447,6 +450,27 @@ class Pool(_standard.Pool):
         iterator = iter(iterable)
         fixed = buffersize is not None
         return self._desk.stream(func, iterator, ordered, chunksize, window, fixed, how, asked)
+
+    def share(self, obj: _Shared) -> SharedObject[_Shared]:
+        """Stores `obj` once, for many tasks: what is returned travels as a name, and its ``value`` is the object.
+
+        It is pickled now, with large buffers beside it, into session memory, and unpickled once in each process that asks
+        for the ``value``: there arrays are read-only views of the one copy. It goes to tasks of any pool, through queues
+        and pipes, and into the arguments of processes. The memory is given back when the last process has dropped it; a
+        worker of a pool does so at the end of the first task after you have dropped yours.
+
+        Raises what pickling raises, and ``OSError`` (``ENOSPC``) beyond the session's budget.
+
+        >>> import operator
+        >>> import polyproc as mp
+        >>> with mp.Pool(2) as pool:
+        ...     table = pool.share({"a": 1, "b": 2})
+        ...     pool.map(operator.attrgetter("value"), [table])
+        [{'a': 1, 'b': 2}]
+        """
+        from ._shared_object import share
+
+        return share(obj)
 
     # ------------------------------------------------------------------------------------------------ the end
 

@@ -11,6 +11,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::block::MUCH;
 use crate::{errors, sharing};
 
 /// Memory of the session that several processes read and write: ``memoryview(memory)``.
@@ -21,10 +22,19 @@ pub struct Memory {
 
 #[pymethods]
 impl Memory {
-    /// Allocates `size` bytes, all zero.
+    /// Allocates `size` bytes: all zero, or else not defined.
     #[new]
-    fn allocate(size: usize) -> PyResult<Memory> {
-        Ok(Memory { shared: Shared::allocate(size).map_err(errors::raise)? })
+    #[pyo3(signature = (size, zero = true))]
+    fn allocate(py: Python<'_>, size: usize, zero: bool) -> PyResult<Memory> {
+        let make = || if zero { Shared::allocate(size) } else { Shared::uninitialised(size) };
+        let made = if size >= MUCH { py.detach(make) } else { make() };
+        Ok(Memory { shared: made.map_err(errors::raise)? })
+    }
+
+    /// Where it lies in this process.
+    #[getter]
+    fn _address(&self) -> usize {
+        self.shared.as_ptr() as usize
     }
 
     /// What `_share()` named, in this or another process.

@@ -37,5 +37,5 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<seat::Seat>()?;
     module.add_class::<outcome::Outcome>()?;
     module.add_class::<outcome::Stream>()?;
-    module.add_class::<worker::Worker>()
+    worker::register(module)
 }

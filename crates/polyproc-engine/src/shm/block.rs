@@ -342,6 +342,21 @@ fn trim_idle(idle_for: u64) -> u64 {
     given
 }
 
+/// See [`Lease::populate`].
+pub(super) fn populate(index: u32, address: *mut u8, length: usize) {
+    if length <= FEW {
+        return;
+    }
+    let length = whole_pages(length as u64);
+    let emptied = state(index).emptied.load(Ordering::Relaxed);
+    if local::is_populated(index, emptied, length) {
+        return;
+    }
+    // SAFETY: the range lies in the session's mapping.
+    unsafe { memfd::populate(address, length) };
+    local::note_populated(index, emptied, length);
+}
+
 /// A block that this process holds, and may read and write as its own. The last drop gives it back.
 #[derive(Debug)]
 pub struct Lease {
@@ -440,17 +455,7 @@ impl Lease {
     /// Maps the pages into this process at once, for someone who will touch all of them. Costs nothing for a block that this
     /// process has had before, whose pages are still there: to walk them again would take as long as to copy them.
     pub fn populate(&self) {
-        if self.length <= FEW {
-            return;
-        }
-        let length = whole_pages(self.length as u64);
-        let emptied = state(self.handle.cell).emptied.load(Ordering::Relaxed);
-        if local::is_populated(self.handle.cell, emptied, length) {
-            return;
-        }
-        // SAFETY: the range lies in the session's mapping.
-        unsafe { memfd::populate(self.address, length) };
-        local::note_populated(self.handle.cell, emptied, length);
+        populate(self.handle.cell, self.address, self.length);
     }
 
     /// Marks the block as part of an item that is about to be committed.

@@ -6,7 +6,7 @@
 //! DEATH of a holder: the sweep clears its holding, and the last one to go gives the block back. What was half written stays
 //! so; the bytes are the users'.
 
-use super::block::{BlockState, allocate};
+use super::block::{BlockState, allocate, populate};
 use super::directory::{HELD, Handle, Hold, Kind};
 use super::layout::{CLASSES, GRAIN};
 use super::session::known;
@@ -29,10 +29,17 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// New memory of `length` bytes, all zero.
     pub fn allocate(length: usize) -> Result<Memory> {
-        let (handle, _) = allocate(length as u64, HELD)?;
-        let memory = Memory::from_handle(handle)?;
+        let memory = Memory::uninitialised(length)?;
         // SAFETY: the range is ours and nobody else knows of it yet.
         unsafe { std::ptr::write_bytes(memory.address, 0, length) };
+        Ok(memory)
+    }
+
+    /// New memory of `length` bytes, whose contents are not defined.
+    pub fn uninitialised(length: usize) -> Result<Memory> {
+        let (handle, _) = allocate(length as u64, HELD)?;
+        let memory = Memory::from_handle(handle)?;
+        populate(handle.cell, memory.address, length);
         Ok(memory)
     }
 

@@ -64,6 +64,8 @@ pub struct Function {
     born_in: i32,
     /// A mapping, and what some of its names must stand for, if this is to be good still.
     guards: Option<Guards>,
+    /// The function itself, if its pickle names shared objects: it holds them.
+    _holder: Option<Py<PyAny>>,
 }
 
 impl Function {
@@ -82,7 +84,8 @@ impl Function {
         let rest = std::iter::once(&pickled.body).chain(&pickled.buffers).map(Export::bytes);
         let parts: Vec<&[u8]> = std::iter::once(&definitions[..]).chain(rest).collect();
         let size = 8 + parts.len() * 8 + parts.iter().map(|part| part.len()).sum::<usize>();
-        let memory = Memory::allocate(size).map_err(errors::raise)?;
+        let holder = (!pickled.references.is_empty()).then(|| function.clone().unbind());
+        let memory = Memory::uninitialised(size).map_err(errors::raise)?;
         memory.keep_to_ourselves();
         let mut at = 0;
         let mut write = |bytes: &[u8]| {
@@ -93,7 +96,7 @@ impl Function {
         write(&(parts.len() as u64).to_le_bytes());
         parts.iter().for_each(|part| write(&(part.len() as u64).to_le_bytes()));
         parts.iter().for_each(|part| write(part));
-        Ok(Function { memory: ManuallyDrop::new(memory), born_in: fork::count(), guards })
+        Ok(Function { memory: ManuallyDrop::new(memory), born_in: fork::count(), guards, _holder: holder })
     }
 
     pub fn handle(&self) -> Handle {

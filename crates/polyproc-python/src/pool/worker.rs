@@ -1,5 +1,6 @@
 //! The loop of a worker: take, decode, call, encode, commit.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use polyproc_engine::Deadline;
@@ -8,6 +9,7 @@ use polyproc_engine::channel::{Body, Envelope, Parcel};
 use polyproc_engine::pool::{self, Taken};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 
 use super::cargo::{self, Entries, RESULT_HEAD, TASK_HEAD, style, verdict};
@@ -53,6 +55,25 @@ fn running() -> PyErr {
     PyRuntimeError::new_err("this worker works already")
 }
 
+/// The process that works, and what it calls after each task or bundle.
+static WORKING: AtomicU32 = AtomicU32::new(0);
+static AFTER: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+
+/// Has `hook` called after each task, if this process is a worker of a pool; tells whether it is.
+#[pyfunction]
+fn after_task(py: Python<'_>, hook: Py<PyAny>) -> bool {
+    let works = WORKING.load(Ordering::Relaxed) == std::process::id();
+    if works {
+        AFTER.get_or_init(py, || hook);
+    }
+    works
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(after_task, module)?)?;
+    module.add_class::<Worker>()
+}
+
 struct Bench<'a, 'py> {
     end: pool::Worker,
     describe: &'a Bound<'py, PyAny>,
@@ -63,6 +84,7 @@ struct Bench<'a, 'py> {
 
 impl<'py> Bench<'_, 'py> {
     fn work(&mut self, py: Python<'py>) -> PyResult<()> {
+        WORKING.store(std::process::id(), Ordering::Relaxed);
         let mut envelope = Envelope::new();
         self.end.ready();
         loop {
@@ -82,6 +104,9 @@ impl<'py> Bench<'_, 'py> {
                     self.commit(py, id, outcome, function.as_ref())?;
                     py.check_signals()?;
                 }
+            }
+            if let Some(hook) = AFTER.get(py) {
+                hook.call0(py)?;
             }
         }
     }
