@@ -56,7 +56,7 @@ def pool_burst(bench: Bench) -> float:
             return now() - start
 
         burst(500)
-        return median(20_000 / burst(20_000) for _ in range(3 if bench.seconds >= 0.5 else 1))
+        return median(20_000 / burst(20_000) for _ in range(3 if bench.seconds >= 0.3 else 1))
 
 
 def pool_map_chunks(bench: Bench, count: int) -> float:
@@ -118,7 +118,7 @@ def wait_to_go() -> None:
 
 
 def pool_steady(bench: Bench) -> float:
-    """What each of 10^6 tasks of a burst of apply_async costs, over what each of 10^3 does."""
+    """What each of 10^6 tasks of a burst of apply_async costs, over what each of 10^3 does: the median of three."""
     with bench.mp.Pool(2) as pool:
 
         def burst(count: int) -> float:
@@ -127,9 +127,12 @@ def pool_steady(bench: Bench) -> float:
                 result.get()
             return (now() - start) / count
 
-        few = [burst(1000) for _ in range(300)]
-        many = burst(1_000_000)
-        return many / median(few + [burst(1000) for _ in range(300)])
+        def ratio() -> float:
+            few = [burst(1000) for _ in range(200)]
+            many = burst(1_000_000)
+            return many / median(few + [burst(1000) for _ in range(200)])
+
+        return median(ratio() for _ in range(3))
 
 
 def growth(act: Callable[[], object]) -> float:

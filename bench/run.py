@@ -38,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="3 pairs of 0.2 s each, and nothing that takes long, for a first look")
     parser.add_argument("--pairs", type=int, metavar="N", help="pairs of runs for each measurement (default 5)")
-    parser.add_argument("--seconds", type=float, metavar="S", help="length of one run (default 0.5)")
+    parser.add_argument("--seconds", type=float, metavar="S", help="length of one run (default 0.3)")
     parser.add_argument("--match", metavar="TEXT", help="only measurements with TEXT in their name")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every single figure there")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a required ratio is missed")
@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="name the measurements and stop")
     given = parser.parse_args()
     given.pairs = given.pairs or (3 if given.quick else 5)
-    given.seconds = given.seconds or (0.2 if given.quick else 0.5)
+    given.seconds = given.seconds or (0.2 if given.quick else 0.3)
     return given
 
 
