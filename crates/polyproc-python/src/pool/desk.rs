@@ -92,7 +92,7 @@ pub struct Desk {
     /// The pool's own threads sleep here.
     pub pump_word: Arc<AtomicU32>,
     pub calls_word: AtomicU32,
-    /// Threads that wait, and how often any has.
+    /// Threads that wait; how often any has, or has come with tasks.
     pub users: AtomicU32,
     pub visits: AtomicU32,
     /// A worker has ended and was not replaced.

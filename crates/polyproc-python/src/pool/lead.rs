@@ -13,7 +13,7 @@ use super::desk::{Desk, Pending};
 use super::job::{Job, Raw};
 use crate::{errors, waiting};
 
-/// After somebody waited, the pool's own thread keeps out for this time, in nanoseconds.
+/// After somebody waited or came with tasks, the pool's own thread keeps out for this time, in nanoseconds.
 const GRACE: u64 = 1_000_000;
 
 /// The lead, given back also when an exception ends it.
@@ -194,10 +194,13 @@ impl Desk {
 
     /// For those who came with tasks and do not wait: sends what there is room for.
     pub fn nudge(&self, py: Python<'_>) -> PyResult<()> {
+        // While somebody comes often, the pool's own thread keeps out: both would do the same, and wait for each other.
+        self.visits.fetch_add(1, Ordering::SeqCst);
         if self.ledger.has_news() {
             self.collect();
         }
-        self.supply(py)?;
+        self.step(py)?;
+        self.expire();
         if self.users.load(Ordering::SeqCst) == 0 {
             signal::notify(&*self.pump_word, u32::MAX);
         }
@@ -223,7 +226,8 @@ impl Desk {
             }
             if self.leader.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
                 let lead = Lead(self);
-                let enough = || stopped() || !alone() || idle();
+                let visited = || self.visits.load(Ordering::SeqCst) != seen;
+                let enough = || stopped() || !alone() || visited() || idle();
                 let result = self.lead(py, Deadline::Never, &enough);
                 drop(lead);
                 // The keeper could not start a worker, or an argument could not be encoded: whoever asks is told.
