@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import runpy
 import signal
 import socket
 import stat
@@ -22,6 +23,7 @@ import polyproc as mp
 from polyproc import _listener
 from polyproc.connection import Client, Listener, answer_challenge, deliver_challenge
 
+ROOT = Path(__file__).resolve().parents[2]
 KEY = b"a key of the tests"
 TIME = 20.0
 
@@ -76,16 +78,23 @@ else:
 """
 
 
+def other_pythons() -> list[Any]:
+    """This interpreter and all others of the machine that `make wheel` tries: 3.11 answers by MD5, 3.12 and later by SHA-256."""
+    found: dict[str, str] = runpy.run_path(str(ROOT / "tools" / "wheel.py"))["interpreters"]([sys.executable])
+    return [pytest.param(path, id=version) for path, version in found.items()]
+
+
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_the_standard_librarys_client_and_listener_are_understood(address: Any) -> None:
+@pytest.mark.parametrize("python", other_pythons())
+def test_the_standard_librarys_client_and_listener_are_understood(python: str, address: Any) -> None:
     with Listener(address, authkey=KEY) as listener:
-        command = [sys.executable, "-c", OTHER_SIDE, "client", repr(listener.address)]
+        command = [python, "-c", OTHER_SIDE, "client", repr(listener.address)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             with listener.accept() as connection:
                 connection.send(connection.recv())
             assert process.communicate(timeout=TIME)[0] == "hello\n"
 
-    command = [sys.executable, "-c", OTHER_SIDE, "listener", repr(address)]
+    command = [python, "-c", OTHER_SIDE, "listener", repr(address)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         with Client(eval(process.stdout.readline()), authkey=KEY) as connection:
