@@ -21,20 +21,30 @@
 //! }
 //! ```
 //!
-//! # What there is
+//! # Which to take
 //!
-//! * [`Process`]: runs one function. [`join`](Process::join) gives its result, or says how the process ended without one
-//!   ([`TaskError`]): a panic, a signal, an early exit. What the function itself returns is never mixed with that.
-//! * [`Pool`]: processes that work through many tasks, with a deadline and retries for each if you like.
-//! * [`Queue`]: any number put, any number get. [`pipe`]: two ends, each of which learns when the other is gone.
-//! * [`Lock`], [`ReentrantLock`] and [`RwLock`], with data in shared memory that every process sees; [`Shared`] atomics and a
-//!   [`SharedSlice`] that need no lock; a [`SharedVec`] and a [`SharedMap`] that are whole whoever dies; [`OnceLock`] and [`Once`]; [`Event`], [`Semaphore`], [`Condition`], [`Barrier`].
-//!
-//! * [`Select`] and [`wait()`]: several queues, pipes, events, processes, or whatever else has a descriptor, at once. All of
-//!   them are [`AsFd`](std::os::fd::AsFd), for epoll and its kin.
-//! * [`Manager`]: an object of any type in a process of its own, which others call.
+//! | to | take |
+//! | --- | --- |
+//! | run one function elsewhere, and know how it ended | [`Process`] |
+//! | put limits on it: memory, processor time, a deadline, processors | [`Process::builder`] |
+//! | work through many items | [`Pool::map`], or [`par_map`](ParMap::par_map) on any iterator |
+//! | give single tasks to workers, and wait for them, cancel them, await them | [`Pool::submit`] and its [`Ticket`](pool::Ticket) |
+//! | pass items from whoever has them to whoever is free | [`Queue`] |
+//! | ask one process, and be answered | [`pipe::duplex`] |
+//! | wait for several of these at once | [`Select`], [`wait()`], or [`AsFd`](std::os::fd::AsFd) and epoll |
+//! | guard data that several change | [`Lock`], [`RwLock`], [`ReentrantLock`] |
+//! | count, or set a flag | [`Shared`] atomics |
+//! | have a large array that all see | [`SharedSlice`]; growing, or by key: [`SharedVec`], [`SharedMap`] |
+//! | send a large message once | [`Bytes`] |
+//! | wait for a moment, a place, each other | [`Event`], [`Semaphore`], [`Condition`], [`Barrier`] |
+//! | do something once for all processes | [`Once`], [`OnceLock`] |
+//! | share what cannot lie in shared memory: maps of strings, connections | [`Manager`] |
+//! | hand over an open file or socket | [`pipe::Descriptor`] |
 //!
 //! All of these are handles: give them to a process as arguments, or send them to one that already runs.
+//!
+//! Coming from elsewhere: [`guide::from_multiprocessing`], [`guide::from_rayon`]. Programs to start from are in the folder
+//! `examples`: `cargo run --release -p polyproc --example workers`.
 //!
 //! # How processes start
 //!
@@ -50,9 +60,22 @@
 //!
 //! # When somebody dies
 //!
-//! Nothing waits for the dead. A result that will never come is an error of `join`; a lock whose holder died goes to the next
-//! who wants it, with the news ([`Abandoned`]); a pipe whose other end is gone is at its end; an item that was put into a
-//! queue is there, whatever became of its producer. When the program ends, its processes end.
+//! A process may be killed at any instruction. Nothing waits for the dead:
+//!
+//! | what had the dead | what the others see |
+//! | --- | --- |
+//! | a task of its own | `join` says how it ended ([`TaskError`]): a panic, a signal, an exit, a limit |
+//! | a task of a [`Pool`] | that task ends with an error, or is tried again; the worker is replaced; no other task is lost |
+//! | a [`Lock`] | the next who wants it has it, with the news that what it guards may be half done ([`Abandoned`]) |
+//! | permits of a [`Semaphore`] | they are given back |
+//! | a place at a [`Barrier`] | who waits there is told that it is broken |
+//! | an item that was put into a [`Queue`] | it is there: `put` had returned; an item that was not put entirely is not there at all |
+//! | an item that it had taken | is gone with it: it was delivered |
+//! | the other end of a [`pipe`] | what was sent can be read, then the pipe is at its end ([`Error::EndOfFile`]) |
+//! | an object of a [`Manager`] | every call fails, at once |
+//! | children | they are ended: nothing outlives the program |
+//!
+//! All shared memory is anonymous: when the last process of a program has ended, however, nothing is left of it.
 //!
 //! # What can be sent
 //!
@@ -61,10 +84,19 @@
 //! (`#[serde(untagged)]`, `#[serde(flatten)]`) cannot be sent. The data in a [`Lock`], a [`SharedVec`] or a [`SharedMap`] is
 //! [`Plain`]; what several processes use at the same time without a lock is a [`SharedCell`].
 //!
+//! What cannot cross does not compile: references, `Rc`, raw pointers, closures that capture.
+//!
 //! # Features
 //!
-//! * `async`: streams of what comes through queues and pipes, and futures of processes, for any executor: see
-//!   the module `asynchronous`. It adds the crate `futures-core`, and nothing else. Off unless asked for. (A [`pool::Ticket`] is a future without it, and every descriptor can be waited for by any runtime.)
+//! * `log` (on): what processes log arrives in the program's logger; see [`logging`].
+//! * `tracing`: events of the crate `tracing` as well.
+//! * `async`: streams of what comes through queues and pipes, and futures of processes, for any executor: see the module
+//!   `asynchronous`. It adds the crate `futures-core`, and nothing else. (A [`pool::Ticket`] is a future without it, and
+//!   every descriptor can be waited for by any runtime.)
+//!
+//! # What it needs
+//!
+//! Linux 5.10 or newer, and Rust 1.88 or newer; a newer Rust will be asked for by a new minor version only.
 
 // The attribute and the derives name this crate.
 extern crate self as polyproc;
@@ -76,6 +108,7 @@ mod bytes;
 mod error;
 mod event;
 mod guarded;
+pub mod guide;
 mod lock;
 pub mod logging;
 mod manager;
@@ -136,7 +169,8 @@ pub mod prelude {
 #[doc(hidden)]
 pub use start::run_main;
 
-/// The example of the README, compiled and run.
+/// The examples of both READMEs, compiled and run.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

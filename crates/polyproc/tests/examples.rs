@@ -187,3 +187,10 @@ fn all_that_processes_log_is_written_by_the_program() {
     }
     assert!(!said.contains("page 1\n"), "{said}");
 }
+
+#[test]
+fn an_inventory_is_called_by_several() {
+    let said = run("manager");
+    let expected = "took 150 apples: 250 are left\ntook nothing: there are only 200 pears\ntook nothing: there is no plums\n303 calls\n";
+    assert_eq!(said, expected);
+}
