@@ -375,6 +375,7 @@ class _Server:
             for pidfd, status in self.children.items():
                 os.close(pidfd)
                 status.close()
+            spawn.rehearse()
             with orders:
                 word, descriptors, _, _ = socket.recv_fds(orders, 1, MAXFDS_TO_SEND)
             if word:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import runpy
+import signal
 import sys
 from types import CodeType, ModuleType
 
@@ -18,7 +19,7 @@ from . import _install, get_start_method, process, util
 from . import set_start_method as _set_start_method
 from ._borrowed import standard
 from ._polyproc import leave
-from .context import get_spawning_popen, reduction
+from .context import ForkServerProcess, Process, get_spawning_popen, reduction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,6 +113,21 @@ def _main(fd: int, parent_sentinel: int | None = None) -> int:
     code: int = this._bootstrap(parent_sentinel if boot is None else boot.lifeline)
     leave()
     return code
+
+
+def rehearse() -> None:
+    """Does, to no effect, what a forked child begins with: so that the pages for it are its own before anybody waits."""
+    signal.signal(signal.SIGINT, signal.getsignal(signal.SIGINT))
+    prepare({})
+    if _compiled is not None:
+        try:
+            compiled(_compiled[0])
+        except (OSError, SyntaxError, ValueError):
+            pass  # the child will say so
+    with open(os.devnull, "rb") as nothing:
+        nothing.read()
+    names = _Boot, _boot, Process, ForkServerProcess
+    reduction.pickle.loads(reduction.ForkingPickler.dumps(names))
 
 
 def _unpickled(file: Any) -> Any:
