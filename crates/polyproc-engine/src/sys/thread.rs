@@ -18,3 +18,12 @@ pub fn spawn_without_signals(name: &str, body: impl FnOnce() + Send + 'static) -
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, std::ptr::null_mut()) };
     started.map(drop).map_err(|e| Error::os("starting a thread", e))
 }
+
+/// Does now what the first value of this thread with a destructor costs: the C library finds a function of the dynamic
+/// linker, by name. For a process that will fork others, each of which would look for it.
+pub fn prepare() {
+    thread_local! {
+        static FIRST: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+    FIRST.with_borrow_mut(Vec::clear);
+}

@@ -12,7 +12,7 @@ use crate::shm::{self, Participant};
 use crate::sys::clock::{self, Deadline};
 use crate::sys::proc::DescriptorLimit;
 use crate::sys::signal::{self, Mask};
-use crate::sys::{epoll, limit, memory, packet, pidfd, proc, spawn};
+use crate::sys::{epoll, limit, memory, packet, pidfd, proc, spawn, thread};
 use crate::{Error, Result, fault};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -95,6 +95,7 @@ pub(super) fn serve(control: OwnedFd, program: OwnedFd, pid: i32, entry: Entry, 
 impl Server {
     fn new(control: OwnedFd, program: OwnedFd, pid: i32) -> Result<Server> {
         shm::prepare()?;
+        thread::prepare();
         let set = epoll::create()?;
         epoll::add(&set, &control, CONTROL)?;
         epoll::add(&set, &program, PROGRAM)?;
@@ -123,6 +124,8 @@ impl Server {
             for &number in &ready {
                 if number == CONTROL {
                     if let Some(newborn) = self.answer()? {
+                        // It was hardly touched: to give it back costs more than to have it.
+                        std::mem::forget(std::mem::take(&mut self.buffer));
                         return Ok(Some(newborn));
                     }
                 } else if self.wards.contains_key(&number) {
@@ -146,8 +149,11 @@ impl Server {
         let Some(head) = Head::of(&self.buffer[..length]) else { return Ok(None) };
         match head.kind {
             BIRTH => {
-                let rest = self.buffer[Head::SIZE..length].to_vec();
-                Ok(self.birth(&head, &rest, descriptors))
+                // All that can be done before the fork is: the code for it is mapped here already, and not yet in the child.
+                let rest = &self.buffer[Head::SIZE..length];
+                let Some((name, task)) = rest.split_at_checked(head.name as usize) else { return Ok(None) };
+                let (name, task) = (String::from_utf8_lossy(name).into_owned(), task.to_vec());
+                Ok(self.birth(&head, name, task, descriptors))
             }
             FINISH => {
                 self.finish(head.requester);
@@ -157,25 +163,20 @@ impl Server {
         }
     }
 
-    fn birth(&mut self, head: &Head, rest: &[u8], descriptors: Vec<OwnedFd>) -> Option<Newborn> {
+    fn birth(&mut self, head: &Head, name: String, task: Vec<u8>, descriptors: Vec<OwnedFd>) -> Option<Newborn> {
         let mut descriptors = descriptors.into_iter();
         let report = descriptors.next()?;
         let (memory, life, requester) = (descriptors.next()?, descriptors.next()?, descriptors.next()?);
         let directory = descriptors.next()?;
-        let (name, task) = rest.split_at_checked(head.name as usize)?;
         let requester = match self.requester(head.requester, requester) {
             Ok(number) => number,
             Err(error) => return refuse(&report, &error),
         };
+        let called = Called { name, task, descriptors: descriptors.collect() };
         fault!("zygote.asked");
         // SAFETY: the zygote has one thread.
         match unsafe { spawn::fork() } {
             Ok(0) => {
-                let called = Called {
-                    name: String::from_utf8_lossy(name).into_owned(),
-                    task: task.to_vec(),
-                    descriptors: descriptors.collect(),
-                };
                 let participant = Participant::from_bits(head.participant);
                 let (zygote, keep, limit, limits) = (self.pid, self.keep, self.limit, head.limits);
                 Some(Newborn { zygote, keep, limit, limits, participant, memory, life, directory, called })
