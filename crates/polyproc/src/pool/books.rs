@@ -14,6 +14,7 @@ use std::time::Duration;
 pub(super) struct Policy {
     pub(super) timeout: Option<Duration>,
     pub(super) retries: u32,
+    pub(super) memory: Option<u64>,
 }
 
 /// A task that was not sent yet.
@@ -42,6 +43,7 @@ pub(super) struct Job {
     /// Nobody wants its result.
     pub(super) forgotten: bool,
     pub(super) timeout: Option<Duration>,
+    pub(super) memory: Option<u64>,
     /// Those who wait for any of several.
     pub(super) group: Option<Arc<Group>>,
     /// Who awaits it.

@@ -55,6 +55,33 @@ impl Builder {
         self
     }
 
+    /// How much more memory one task may take than its worker had when it began, in bytes. That is looked at every few
+    /// milliseconds. The worker of a task that takes more is killed; the task ends with
+    /// [`TaskError::MemoryLimit`](crate::TaskError::MemoryLimit). For some tasks only: [`Pool::with`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Pool, TaskError};
+    ///
+    /// fn hoard(megabytes: usize) -> usize {
+    ///     let mut hoard = Vec::new();
+    ///     for _ in 0..megabytes {
+    ///         hoard.push(vec![1u8; 1 << 20]);
+    ///         std::thread::sleep(std::time::Duration::from_micros(200));
+    ///     }
+    ///     hoard.len()
+    /// }
+    ///
+    /// let pool = Pool::builder().workers(1).memory_limit(64 << 20).build()?;
+    /// assert!(matches!(pool.submit(hoard, (1_000,))?.join(), Err(TaskError::MemoryLimit { .. })));
+    /// assert_eq!(pool.submit(hoard, (4,))?.join().unwrap(), 4);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn memory_limit(mut self, bytes: u64) -> Builder {
+        self.policy.memory = Some(bytes);
+        self
+    }
+
     /// How many times a task whose worker died is tried again. A task that panicked, or was too late, is not. For some tasks
     /// only: [`Pool::with`].
     pub fn retry(mut self, times: u32) -> Builder {

@@ -95,7 +95,8 @@ impl Desk {
         let mut books = self.books();
         books.next += 1;
         let id = books.next;
-        books.jobs.insert(id, Job { group, timeout: waiting.policy.timeout, ..Job::default() });
+        let Policy { timeout, memory, .. } = waiting.policy;
+        books.jobs.insert(id, Job { group, timeout, memory, ..Job::default() });
         books.weight += waiting.weight();
         books.backlog.push_back((id, waiting));
         let broken = books.seats.is_empty() && books.failures >= FAILURES;
@@ -158,10 +159,11 @@ impl Desk {
                 self.ledger.tell();
             }
         }
+        let terms = Terms { memory: waiting.policy.memory, ..Terms::default() };
         let handles = waiting.luggage.handles();
         let sent = copies.and_then(|copies| {
             let mut parcel = worker::beside(inline, arguments, &mut waiting.luggage, &handles)?;
-            let sent = self.ledger.send(seat, id, &mut parcel, &mut None, Terms::default())?;
+            let sent = self.ledger.send(seat, id, &mut parcel, &mut None, terms)?;
             waiting.luggage.blocks = if sent { copies } else { worker::blocks_of(parcel, large) };
             Ok(sent)
         });
@@ -243,17 +245,22 @@ impl Desk {
                 let ending = worker.and_then(Worker::ending);
                 let ending = ending.unwrap_or(Ending { status: ended.status, cause: None, usage: None });
                 let again = books.jobs.get_mut(&id).and_then(|job| job.again.take());
-                match again {
-                    _ if ended.because == Some(Because::TimedOut) => {
-                        let after = books.jobs.get(&id).and_then(|job| job.timeout).unwrap_or_default();
+                let job = books.jobs.get(&id);
+                match (ended.because, again) {
+                    (Some(Because::TimedOut), _) => {
+                        let after = job.and_then(|job| job.timeout).unwrap_or_default();
                         self.settle(books, id, Raw::TimedOut(process, after));
                     }
-                    Some(mut waiting) => {
+                    (Some(Because::TookTooMuch(used)), _) => {
+                        let limit = job.and_then(|job| job.memory).unwrap_or_default();
+                        self.settle(books, id, Raw::TookTooMuch(process, limit, used));
+                    }
+                    (_, Some(mut waiting)) => {
                         waiting.attempts += 1;
                         log::warn!("polyproc: {process} died in a task, which is tried again");
                         books.push_front(id, waiting);
                     }
-                    None => self.settle(books, id, Raw::Died(process, ending)),
+                    (_, None) => self.settle(books, id, Raw::Died(process, ending)),
                 }
             }
             Outcome::Left(ended) => {

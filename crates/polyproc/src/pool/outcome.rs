@@ -17,6 +17,8 @@ pub(super) enum Raw {
     Large(Box<Envelope>),
     Died(Identity, Ending),
     TimedOut(Identity, Duration),
+    /// Its worker was ended: what it may have taken, and what it took, in bytes.
+    TookTooMuch(Identity, u64, u64),
     /// It could not be sent.
     Refused(String),
     /// The pool has given up.
@@ -46,6 +48,7 @@ impl Raw {
             }
             Raw::Died(process, ending) => Err(process::ended(process, ending)),
             Raw::TimedOut(process, after) => Err(TaskError::TimedOut { process, after }),
+            Raw::TookTooMuch(process, limit, used) => Err(TaskError::MemoryLimit { process, limit, used }),
             Raw::Refused(detail) => Err(TaskError::Codec { process: this_process(), detail }),
             Raw::NotDone(detail) => Err(TaskError::NotDone { process: this_process(), detail }),
         }

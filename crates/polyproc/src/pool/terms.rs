@@ -57,6 +57,13 @@ impl<'a> Terms<'a> {
         self
     }
 
+    /// How much more memory each of the tasks may take than its worker had: see
+    /// [`Builder::memory_limit`](super::Builder::memory_limit).
+    pub fn memory_limit(mut self, bytes: u64) -> Terms<'a> {
+        self.policy.memory = Some(bytes);
+        self
+    }
+
     /// How many items a map may have taken from its iterator beyond the result that is asked for; 4096 if nobody says, and
     /// fewer while the arguments that wait weigh more than 64 MiB.
     ///

@@ -218,10 +218,11 @@ pub fn a_lock_outlives_its_holders() {
     assert!(lock.lock().is_ok(), "the news comes once");
 }
 
+/// The children of all threads of a process.
 pub fn children_of(pid: u32) -> Vec<i32> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().map(|number| number.parse().unwrap()).collect()
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().map(|number| number.parse().unwrap()).collect::<Vec<_>>()).collect()
 }
 
 fn descriptors(pid: impl std::fmt::Display) -> Vec<PathBuf> {
