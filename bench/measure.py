@@ -16,6 +16,7 @@ from statistics import median
 from typing import Any
 
 import numpy
+from arrays import ARRAYS
 from managers import MANAGERS
 from pools import POOLS
 from starts import STARTS
@@ -354,6 +355,7 @@ MEASUREMENTS = (
     Measurement("condition_round_trip", "Condition: there and back", "µs", condition_round_trip),
     *STARTS,
     *POOLS,
+    *ARRAYS,
     *MANAGERS,
 )
 

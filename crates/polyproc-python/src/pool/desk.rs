@@ -35,8 +35,8 @@ use crate::errors;
 pub enum Pending {
     /// Encoded already: its record.
     Ready { job: Arc<Job>, index: u32, record: Box<[u8]> },
-    /// To be encoded when it is sent, since it is large.
-    Object { job: Arc<Job>, index: u32, style: u8, object: Py<PyAny> },
+    /// To be encoded when it is sent, since it is large: about `size` bytes.
+    Object { job: Arc<Job>, index: u32, style: u8, object: Py<PyAny>, size: usize },
     /// To be done once more, from the job's items.
     Again { job: Arc<Job>, index: u32 },
     /// The items of a list from `next` on.

@@ -24,8 +24,10 @@ use super::outcome::{Outcome, Stream, StreamCore};
 use crate::block::MUCH;
 use crate::{codec, errors};
 
-/// Large tasks in one lane, at most.
+/// Tasks in one lane before a large one, at least, and bytes, at most: so many that a worker has the next at once, and so few
+/// that their blocks, which are used in turn, stay in the processor's cache.
 const LARGE_AHEAD: usize = 2;
+const BYTES_AHEAD: usize = 6 * 1024 * 1024;
 /// The chunk size of a list whose caller leaves it to us.
 pub const AUTOMATIC: u32 = 0;
 /// Tasks that take longer than this travel alone, in nanoseconds.
@@ -96,7 +98,9 @@ impl Desk {
         while *sent < tasks {
             let next = {
                 let mut books = self.books();
-                if matches!(books.backlog.front(), Some(Pending::Object { .. })) && ahead + *sent >= LARGE_AHEAD {
+                if let Some(Pending::Object { size, .. }) = books.backlog.front()
+                    && ahead + *sent >= most_ahead(*size)
+                {
                     return Ok(false);
                 }
                 books.backlog.pop_front()
@@ -109,7 +113,7 @@ impl Desk {
                     }
                     *sent += 1;
                 }
-                Pending::Object { job, index, style, object } => {
+                Pending::Object { job, index, style, object, size } => {
                     let object = object.into_bound(py);
                     match self.send_object(py, seat, &job, index, style, &object, true, 0, record) {
                         Ok(true) => {
@@ -119,7 +123,7 @@ impl Desk {
                         }
                         other => {
                             let object = object.unbind();
-                            self.books().put_back(Pending::Object { job, index, style, object });
+                            self.books().put_back(Pending::Object { job, index, style, object, size });
                             return other;
                         }
                     }
@@ -228,7 +232,7 @@ impl Desk {
             }
             Err(error) => return Err(error),
         };
-        if large.is_some() && ahead >= LARGE_AHEAD {
+        if large.as_ref().is_some_and(|large| ahead >= most_ahead(large.size())) {
             return Ok(false);
         }
         let sent = parcel(py, large.as_ref(), record).and_then(|mut parcel| {
@@ -357,9 +361,9 @@ impl Desk {
         RECORD.set(record);
         Ok(match packed {
             Ok(None) => self.push(Pending::Ready { job: Arc::clone(job), index, record: small }),
-            Ok(Some(_)) => {
-                let object = object.clone().unbind();
-                self.push(Pending::Object { job: Arc::clone(job), index, style, object })
+            Ok(Some(large)) => {
+                let (object, size) = (object.clone().unbind(), large.size());
+                self.push(Pending::Object { job: Arc::clone(job), index, style, object, size })
             }
             Err(error) if error.is_instance_of::<PyException>(object.py()) => {
                 self.settle(job, index, failed(error));
@@ -368,6 +372,11 @@ impl Desk {
             Err(error) => return Err(error),
         })
     }
+}
+
+/// How many tasks may lie in a lane before one of `size` bytes.
+fn most_ahead(size: usize) -> usize {
+    (BYTES_AHEAD / size.max(1)).clamp(LARGE_AHEAD, 32)
 }
 
 fn parcel<'a>(py: Python<'_>, large: Option<&'a Large>, record: &'a [u8]) -> polyproc_engine::Result<Parcel<'a>> {
