@@ -38,6 +38,12 @@ enum Place {
 
 impl Bytes {
     /// How many they are.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Bytes;
+    /// assert_eq!(Bytes::from(vec![1, 2, 3]).len(), 3);
+    /// ```
     pub fn len(&self) -> usize {
         match &self.0 {
             Place::Own(bytes) => bytes.len(),
@@ -46,6 +52,12 @@ impl Bytes {
     }
 
     /// True if there are none.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Bytes;
+    /// assert!(Bytes::from(vec![]).is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -70,6 +82,12 @@ impl Bytes {
     }
 
     /// All of them, copied.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Bytes;
+    /// assert_eq!(Bytes::from(vec![1, 2, 3]).to_vec(), [1, 2, 3]);
+    /// ```
     pub fn to_vec(&self) -> Vec<u8> {
         match &self.0 {
             Place::Own(bytes) => bytes.clone(),
@@ -79,6 +97,12 @@ impl Bytes {
 
     /// The first byte. Bytes that have arrived lie in shared memory: no other process has any business there, but one that
     /// goes wrong could write to it.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Bytes;
+    /// assert!(!Bytes::from(vec![1, 2, 3]).as_ptr().is_null());
+    /// ```
     pub fn as_ptr(&self) -> *const u8 {
         match &self.0 {
             Place::Own(bytes) => bytes.as_ptr(),

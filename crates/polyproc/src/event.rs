@@ -29,33 +29,88 @@ impl Event {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session has no room for another object.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Event;
+    /// let event = Event::new()?;
+    /// assert!(!event.is_set());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new() -> Result<Event> {
         Ok(Event(Engine::new()?.into()))
     }
 
     /// Sets it and wakes all who wait.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Event;
+    /// let event = Event::new()?;
+    /// event.set();
+    /// event.wait(); // not for long
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn set(&self) {
         self.0.set();
         channel::event_changed(&self.0);
     }
 
     /// Clears it.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Event;
+    /// let event = Event::new()?;
+    /// event.set();
+    /// event.clear();
+    /// assert!(!event.is_set());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn clear(&self) {
         self.0.clear();
         channel::event_changed(&self.0);
     }
 
     /// True if it is set.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Event;
+    /// let event = Event::new()?;
+    /// event.set();
+    /// assert!(event.is_set());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn is_set(&self) -> bool {
         self.0.is_set()
     }
 
     /// Waits until it is set, be it that it was cleared again since.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Event;
+    /// use polyproc::Process;
+    /// let event = Event::new()?;
+    /// let child = Process::spawn(|event: Event| event.wait(), (event.clone(),))?;
+    /// event.set();
+    /// child.join().unwrap();
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn wait(&self) {
         while self.0.wait(Deadline::Never).is_err() {}
     }
 
     /// As [`Event::wait`], but no longer than `timeout`. True if it was set.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Event;
+    /// let event = Event::new()?;
+    /// assert!(!event.wait_timeout(std::time::Duration::from_millis(5)));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         let deadline = wire::within(timeout);
         wire::again(|| self.0.wait(deadline)).is_ok()

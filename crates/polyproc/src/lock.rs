@@ -54,6 +54,14 @@ impl<T: Plain> Lock<T> {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session's memory budget is used up.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Lock;
+    /// let lock = Lock::new([1u32, 2])?;
+    /// assert_eq!(*lock.lock().unwrap(), [1, 2]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new(value: T) -> Result<Lock<T>> {
         Ok(Lock { lock: Engine::new()?, data: Guarded::new(value)? })
     }
@@ -62,6 +70,15 @@ impl<T: Plain> Lock<T> {
     ///
     /// # Errors
     /// [`Abandoned`], with the guard in it, if the last holder died or panicked.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Lock;
+    /// let lock = Lock::new(0u32)?;
+    /// *lock.lock().unwrap() += 1;
+    /// assert_eq!(*lock.lock().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     #[inline]
     pub fn lock(&self) -> Result<Guard<'_, T>, Abandoned<Guard<'_, T>>> {
         match self.lock_by(Deadline::Never) {
@@ -92,6 +109,19 @@ impl<T: Plain> Lock<T> {
     ///
     /// # Errors
     /// [`TryLockError`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Lock;
+    /// let lock = Lock::new(0u32)?;
+    /// let guard = lock.lock().unwrap();
+    /// let other = lock.clone();
+    /// // Another thread, or process, does not get it now.
+    /// let late = std::thread::spawn(move || other.lock_timeout(std::time::Duration::from_millis(5)).is_err());
+    /// assert!(late.join().unwrap());
+    /// drop(guard);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn lock_timeout(&self, timeout: Duration) -> Result<Guard<'_, T>, TryLockError<Guard<'_, T>>> {
         self.lock_by(wire::within(timeout))
     }
@@ -110,6 +140,17 @@ impl<T: Plain> Lock<T> {
     }
 
     /// The pid of the process that holds it now.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Lock;
+    /// let lock = Lock::new(0u32)?;
+    /// let guard = lock.lock().unwrap();
+    /// assert_eq!(lock.holder(), Some(std::process::id() as i32));
+    /// drop(guard);
+    /// assert_eq!(lock.holder(), None);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn holder(&self) -> Option<i32> {
         self.lock.holder().map(|holder| holder.pid)
     }

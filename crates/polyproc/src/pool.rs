@@ -60,16 +60,40 @@ impl Pool {
     ///
     /// # Errors
     /// As [`Builder::build`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::new()?;
+    /// assert_eq!(pool.submit(|| 6 * 7, ())?.join().unwrap(), 42);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new() -> Result<Pool> {
         Pool::builder().build()
     }
 
     /// A builder, to say more.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(3).build()?;
+    /// assert_eq!(pool.workers(), 3);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }
 
     /// How many workers it has.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.workers(), 2);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn workers(&self) -> usize {
         self.desk.workers()
     }
@@ -159,6 +183,16 @@ impl Pool {
     }
 
     /// Waits until all that was submitted is done, and ends the workers.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let ticket = pool.submit(|| 1, ())?;
+    /// pool.finish();
+    /// assert_eq!(ticket.join().unwrap(), 1, "what was submitted was done");
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn finish(self) {
         self.desk.finish();
     }

@@ -87,12 +87,28 @@ impl Builder {
     }
 
     /// Removes a variable from its environment.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    /// let builder = Process::builder().env_remove("HOME");
+    /// assert_eq!(builder.spawn(|| std::env::var("HOME").ok(), ())?.join().unwrap(), None);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn env_remove(mut self, name: impl Into<OsString>) -> Builder {
         self.surroundings.environment.push((name.into(), None));
         self
     }
 
     /// The directory in which it begins, instead of this process's.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    /// let child = Process::builder().current_dir("/").spawn(|| std::env::current_dir().unwrap(), ())?;
+    /// assert_eq!(child.join().unwrap(), std::path::Path::new("/"));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn current_dir(mut self, directory: impl Into<PathBuf>) -> Builder {
         self.surroundings.directory = Some(directory.into());
         self
@@ -100,6 +116,14 @@ impl Builder {
 
     /// Makes it the leader of a process group of its own: what the terminal sends to the program, Ctrl-C above all, does not
     /// reach it.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    /// let child = Process::builder().process_group().spawn(|| 1, ())?;
+    /// assert_eq!(child.join().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn process_group(mut self) -> Builder {
         self.surroundings.group = true;
         self
@@ -308,6 +332,15 @@ impl Process<()> {
 
 impl<R> Process<R> {
     /// Its pid.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    /// let child = Process::spawn(|| std::thread::sleep(std::time::Duration::from_secs(60)), ())?;
+    /// assert_ne!(child.pid(), std::process::id() as i32);
+    /// child.kill()?;
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn pid(&self) -> i32 {
         self.worker.pid()
     }
@@ -318,6 +351,15 @@ impl<R> Process<R> {
     }
 
     /// True until it has ended.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    /// let child = Process::spawn(|| std::thread::sleep(std::time::Duration::from_secs(60)), ())?;
+    /// assert!(child.is_alive());
+    /// child.kill()?;
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn is_alive(&self) -> bool {
         self.worker.is_alive()
     }
@@ -350,6 +392,15 @@ impl<R> Process<R> {
     ///
     /// # Errors
     /// [`Error::Engine`] if the system refuses.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    /// let child = Process::spawn(|| std::thread::sleep(std::time::Duration::from_secs(60)), ())?;
+    /// child.kill()?;
+    /// assert!(matches!(child.join(), Err(polyproc::TaskError::Crashed { signal: 9, .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn kill(&self) -> Result<()> {
         self.signal(signal::KILL)
     }
@@ -393,6 +444,14 @@ impl<R: DeserializeOwned> Process<R> {
     ///
     /// # Errors
     /// How it ended, if it ended without a result: see [`TaskError`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    /// let child = Process::spawn(|text: String| text.len(), ("four".to_owned(),))?;
+    /// assert_eq!(child.join().unwrap(), 4);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn join(self) -> Result<R, TaskError> {
         self.outcome(Deadline::Never, Duration::MAX)
     }

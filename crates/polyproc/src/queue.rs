@@ -45,6 +45,15 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// [`Error::Engine`] if there is no memory.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue: Queue<String> = Queue::unbounded()?;
+    /// queue.put("an item")?;
+    /// assert_eq!(queue.get()?, "an item");
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn unbounded() -> Result<Queue<T>> {
         Ok(Queue { queue: Engine::new(0)?, items: PhantomData })
     }
@@ -67,16 +76,41 @@ impl<T> Queue<T> {
     }
 
     /// How many items it holds; exact at some moment during the call.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue: Queue<u32> = Queue::unbounded()?;
+    /// queue.put(&1)?;
+    /// assert_eq!(queue.len(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.queue.len() as usize
     }
 
     /// True if it holds none.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue: Queue<u32> = Queue::unbounded()?;
+    /// assert!(queue.is_empty());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
     /// The most items it may hold; `None` means any number.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// assert_eq!(Queue::<u32>::bounded(8)?.capacity(), Some(8));
+    /// assert_eq!(Queue::<u32>::unbounded()?.capacity(), None);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn capacity(&self) -> Option<usize> {
         (self.queue.most() != 0).then_some(self.queue.most() as usize)
     }
@@ -94,6 +128,17 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// [`Error::Engine`] if all are finished.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue: Queue<u32> = Queue::unbounded()?;
+    /// queue.put(&1)?;
+    /// queue.get()?;
+    /// queue.task_done()?;
+    /// assert!(queue.task_done().is_err(), "once for each item");
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn task_done(&self) -> Result<()> {
         Ok(self.queue.finish_one()?)
     }
@@ -131,6 +176,16 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// [`Error::Encode`]; [`Error::Engine`] if the session's memory budget is used up.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue: Queue<Vec<u32>> = Queue::unbounded()?;
+    /// let item = vec![1, 2];
+    /// queue.put(&item)?;
+    /// assert_eq!(queue.get()?, item);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     #[inline]
     pub fn put<V: EncodesAs<T> + ?Sized>(&self, item: &V) -> Result<()> {
         self.put_by(item, Deadline::Never)
@@ -140,6 +195,15 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// [`Error::TimedOut`] if there is none; otherwise as [`Queue::put`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue: Queue<u32> = Queue::bounded(1)?;
+    /// assert!(queue.try_put(&1).is_ok());
+    /// assert!(matches!(queue.try_put(&2), Err(polyproc::Error::TimedOut)));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn try_put<V: EncodesAs<T> + ?Sized>(&self, item: &V) -> Result<()> {
         self.put_by(item, Deadline::Now)
     }
@@ -148,6 +212,16 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// [`Error::TimedOut`]; otherwise as [`Queue::put`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue: Queue<u32> = Queue::bounded(1)?;
+    /// let time = std::time::Duration::from_millis(5);
+    /// assert!(queue.put_timeout(&1, time).is_ok());
+    /// assert!(matches!(queue.put_timeout(&2, time), Err(polyproc::Error::TimedOut)));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn put_timeout<V: EncodesAs<T> + ?Sized>(&self, item: &V, timeout: Duration) -> Result<()> {
         self.put_by(item, wire::within(timeout))
     }
@@ -174,6 +248,15 @@ impl<T: DeserializeOwned> Queue<T> {
     ///
     /// # Errors
     /// [`Error::Decode`] if what came is not a `T`.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue: Queue<u32> = Queue::unbounded()?;
+    /// queue.put(&7)?;
+    /// assert_eq!(queue.get()?, 7);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     #[inline]
     pub fn get(&self) -> Result<T> {
         self.get_by(Deadline::Never)
@@ -183,6 +266,16 @@ impl<T: DeserializeOwned> Queue<T> {
     ///
     /// # Errors
     /// [`Error::TimedOut`] if there is none; otherwise as [`Queue::get`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue: Queue<u32> = Queue::unbounded()?;
+    /// assert!(matches!(queue.try_get(), Err(polyproc::Error::TimedOut)));
+    /// queue.put(&7)?;
+    /// assert_eq!(queue.try_get()?, 7);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn try_get(&self) -> Result<T> {
         self.get_by(Deadline::Now)
     }
@@ -191,6 +284,15 @@ impl<T: DeserializeOwned> Queue<T> {
     ///
     /// # Errors
     /// [`Error::TimedOut`]; otherwise as [`Queue::get`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// let queue: Queue<u32> = Queue::unbounded()?;
+    /// let time = std::time::Duration::from_millis(5);
+    /// assert!(matches!(queue.get_timeout(time), Err(polyproc::Error::TimedOut)));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn get_timeout(&self, timeout: Duration) -> Result<T> {
         self.get_by(wire::within(timeout))
     }

@@ -88,6 +88,16 @@ impl<T: SharedCell> Shared<T> {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session's memory budget is used up.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Shared;
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// let count = Shared::new(AtomicU64::new(5))?;
+    /// count.fetch_add(1, Ordering::Relaxed);
+    /// assert_eq!(count.load(Ordering::Relaxed), 6);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new(value: T) -> Result<Shared<T>> {
         const { assert!(align_of::<T>() <= 4096 && !std::mem::needs_drop::<T>()) };
         let memory = Memory::allocate(size_of::<T>())?;
@@ -171,6 +181,14 @@ impl<T: Plain> SharedSlice<T> {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session's memory budget is used up.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedSlice;
+    /// let numbers = SharedSlice::<u32>::zeroed(4)?;
+    /// assert_eq!(numbers.to_vec(), [0, 0, 0, 0]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn zeroed(length: usize) -> Result<SharedSlice<T>> {
         const { assert!(size_of::<T>() > 0 && align_of::<T>() <= 4096) };
         let too_large = EngineError::TooLarge { size: u64::MAX, limit: polyproc_engine::shm::MAX_BLOCK };
@@ -179,11 +197,27 @@ impl<T: Plain> SharedSlice<T> {
     }
 
     /// How many elements it has.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedSlice;
+    /// let numbers = SharedSlice::<u32>::zeroed(4)?;
+    /// assert_eq!(numbers.len(), 4);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.memory.len() / size_of::<T>()
     }
 
     /// True for an array of no elements.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedSlice;
+    /// let numbers = SharedSlice::<u32>::zeroed(4)?;
+    /// assert!(!numbers.is_empty());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -204,6 +238,14 @@ impl<T: Plain> SharedSlice<T> {
     ///
     /// # Panics
     /// If there is none.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedSlice;
+    /// let numbers = SharedSlice::<u32>::zeroed(4)?;
+    /// assert_eq!(numbers.get(3), 0);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn get(&self, index: usize) -> T {
         // SAFETY: the place is valid and aligned, and any bytes are a T.
         unsafe { self.place(index, 1).read_volatile() }
@@ -213,6 +255,15 @@ impl<T: Plain> SharedSlice<T> {
     ///
     /// # Panics
     /// If there is none.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedSlice;
+    /// let numbers = SharedSlice::<u32>::zeroed(4)?;
+    /// numbers.set(3, 7);
+    /// assert_eq!(numbers.get(3), 7);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn set(&self, index: usize, value: T) {
         // SAFETY: as above.
         unsafe { self.place(index, 1).write_volatile(value) };
@@ -222,6 +273,17 @@ impl<T: Plain> SharedSlice<T> {
     ///
     /// # Panics
     /// If there are not so many.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedSlice;
+    /// let numbers = SharedSlice::<u32>::zeroed(4)?;
+    /// numbers.set(2, 7);
+    /// let mut part = [0; 2];
+    /// numbers.read(1, &mut part);
+    /// assert_eq!(part, [0, 7]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn read(&self, at: usize, elements: &mut [T]) {
         // SAFETY: the place has so many elements; the slice is this process's own, so they do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(self.place(at, elements.len()), elements.as_mut_ptr(), elements.len()) };
@@ -231,12 +293,29 @@ impl<T: Plain> SharedSlice<T> {
     ///
     /// # Panics
     /// If there are not so many.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedSlice;
+    /// let numbers = SharedSlice::<u32>::zeroed(4)?;
+    /// numbers.write(1, &[5, 6]);
+    /// assert_eq!(numbers.to_vec(), [0, 5, 6, 0]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn write(&self, at: usize, elements: &[T]) {
         // SAFETY: as above.
         unsafe { std::ptr::copy_nonoverlapping(elements.as_ptr(), self.place(at, elements.len()), elements.len()) };
     }
 
     /// All elements, copied.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedSlice;
+    /// let numbers = SharedSlice::<u32>::zeroed(4)?;
+    /// assert_eq!(numbers.to_vec().len(), 4);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn to_vec(&self) -> Vec<T> {
         let mut elements = Vec::with_capacity(self.len());
         // SAFETY: as above; the vector has room for them, and any bytes are a T.

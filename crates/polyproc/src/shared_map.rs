@@ -49,32 +49,85 @@ impl<K: Plain, V: Plain> SharedMap<K, V> {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session's memory budget does not allow it, or it is more than 2²⁸.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedMap;
+    /// let ages: SharedMap<u32, u64> = SharedMap::with_capacity(100)?;
+    /// assert!(ages.is_empty());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn with_capacity(capacity: usize) -> Result<SharedMap<K, V>> {
         Ok(SharedMap { table: Table::new(size_of::<K>(), size_of::<V>(), capacity)?, types: PhantomData })
     }
 
     /// How many keys it has.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedMap;
+    /// let ages: SharedMap<u32, u64> = SharedMap::with_capacity(100)?;
+    /// ages.insert(7, 36)?;
+    /// assert_eq!(ages.len(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.table.len()
     }
 
     /// True if it has none.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedMap;
+    /// let ages: SharedMap<u32, u64> = SharedMap::with_capacity(100)?;
+    /// ages.insert(7, 36)?;
+    /// assert!(!ages.is_empty());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// How many keys it has room for.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedMap;
+    /// let ages: SharedMap<u32, u64> = SharedMap::with_capacity(100)?;
+    /// ages.insert(7, 36)?;
+    /// assert!(ages.capacity() >= 100);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn capacity(&self) -> usize {
         self.table.most()
     }
 
     /// The value of a key.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedMap;
+    /// let ages: SharedMap<u32, u64> = SharedMap::with_capacity(100)?;
+    /// ages.insert(7, 36)?;
+    /// assert_eq!((ages.get(&7), ages.get(&8)), (Some(36), None));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn get(&self, key: &K) -> Option<V> {
         let mut value = [zeros()];
         self.table.enter().get(bytes_of(std::slice::from_ref(key)), bytes_of_mut(&mut value)).then_some(value[0])
     }
 
     /// True if it has this key.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedMap;
+    /// let ages: SharedMap<u32, u64> = SharedMap::with_capacity(100)?;
+    /// ages.insert(7, 36)?;
+    /// assert!(ages.contains_key(&7));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn contains_key(&self, key: &K) -> bool {
         self.get(key).is_some()
     }
@@ -102,6 +155,16 @@ impl<K: Plain, V: Plain> SharedMap<K, V> {
     }
 
     /// Takes a key out. Gives the value that it had.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedMap;
+    /// let ages: SharedMap<u32, u64> = SharedMap::with_capacity(100)?;
+    /// ages.insert(7, 36)?;
+    /// assert_eq!(ages.remove(&7), Some(36));
+    /// assert_eq!(ages.remove(&7), None);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn remove(&self, key: &K) -> Option<V> {
         let mut value = [zeros()];
         self.table.enter().remove(bytes_of(std::slice::from_ref(key)), bytes_of_mut(&mut value)).then_some(value[0])
@@ -112,6 +175,16 @@ impl<K: Plain, V: Plain> SharedMap<K, V> {
     ///
     /// # Errors
     /// As [`SharedMap::insert`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedMap;
+    /// let ages: SharedMap<u32, u64> = SharedMap::with_capacity(100)?;
+    /// ages.insert(7, 36)?;
+    /// ages.update(7, |age| Some(age.unwrap_or(0) + 1))?;
+    /// assert_eq!(ages.get(&7), Some(37));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn update(&self, key: K, change: impl FnOnce(Option<V>) -> Option<V>) -> Result<Option<V>> {
         let (key, mut value) = ([key], [zeros()]);
         let mut inside = self.table.enter();
@@ -129,11 +202,30 @@ impl<K: Plain, V: Plain> SharedMap<K, V> {
     }
 
     /// Takes all keys out. If this process is killed meanwhile, some may be left.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedMap;
+    /// let ages: SharedMap<u32, u64> = SharedMap::with_capacity(100)?;
+    /// ages.insert(7, 36)?;
+    /// ages.clear();
+    /// assert_eq!(ages.len(), 0);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn clear(&self) {
         self.table.enter().clear();
     }
 
     /// All keys with their values, as they are at one moment, in no order.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedMap;
+    /// let ages: SharedMap<u32, u64> = SharedMap::with_capacity(100)?;
+    /// ages.insert(7, 36)?;
+    /// assert_eq!(ages.to_vec(), [(7, 36)]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn to_vec(&self) -> Vec<(K, V)> {
         let mut all = Vec::with_capacity(self.len());
         self.table.enter().each(|key, value| {

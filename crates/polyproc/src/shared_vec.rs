@@ -41,22 +41,57 @@ impl<T: Plain> SharedVec<T> {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session's memory budget does not allow it.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// assert!(numbers.is_empty());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn with_capacity(capacity: usize) -> Result<SharedVec<T>> {
         const { assert!(size_of::<T>() > 0, "elements of no size need no shared memory") };
         Ok(SharedVec { vector: Vector::new(size_of::<T>(), capacity)?, elements: PhantomData })
     }
 
     /// How many elements it has.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// assert_eq!(numbers.len(), 3);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn len(&self) -> usize {
         self.vector.len()
     }
 
     /// True if it has none.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// assert!(!numbers.is_empty());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// How many elements it has room for.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// assert!(numbers.capacity() >= 10);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn capacity(&self) -> usize {
         self.vector.most()
     }
@@ -82,6 +117,15 @@ impl<T: Plain> SharedVec<T> {
     ///
     /// # Errors
     /// As [`SharedVec::push`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// assert_eq!(numbers.to_vec(), [1, 2, 3]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn extend_from_slice(&self, elements: &[T]) -> Result<usize> {
         let mut inside = self.vector.enter();
         let at = inside.len();
@@ -90,16 +134,44 @@ impl<T: Plain> SharedVec<T> {
     }
 
     /// Takes the last element out.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// assert_eq!(numbers.pop(), Some(3));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn pop(&self) -> Option<T> {
         take(self.vector.enter(), |inside, element| inside.pop(element))
     }
 
     /// The element at an index.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// assert_eq!((numbers.get(0), numbers.get(9)), (Some(1), None));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn get(&self, index: usize) -> Option<T> {
         take(self.vector.enter(), |inside, element| inside.get(index, element))
     }
 
     /// Replaces the element at an index. Gives what was there; `None`, and nothing changes, if there is none.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// assert_eq!(numbers.set(0, 5), Some(1));
+    /// assert_eq!(numbers.get(0), Some(5));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn set(&self, index: usize, element: T) -> Option<T> {
         self.update(index, |_| element)
     }
@@ -129,6 +201,16 @@ impl<T: Plain> SharedVec<T> {
     ///
     /// # Errors
     /// As [`SharedVec::push`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// numbers.insert(1, 9)?;
+    /// assert_eq!(numbers.to_vec(), [1, 9, 2, 3]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn insert(&self, index: usize, element: T) -> Result<()> {
         let mut inside = self.vector.enter();
         let index = index.min(inside.len());
@@ -136,26 +218,75 @@ impl<T: Plain> SharedVec<T> {
     }
 
     /// Takes the element at an index out; those behind it move up.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// assert_eq!(numbers.remove(0), Some(1));
+    /// assert_eq!(numbers.to_vec(), [2, 3]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn remove(&self, index: usize) -> Option<T> {
         take(self.vector.enter(), |inside, element| inside.remove(index, element))
     }
 
     /// Takes the element at an index out; the last one takes its place.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// assert_eq!(numbers.swap_remove(0), Some(1));
+    /// assert_eq!(numbers.to_vec(), [3, 2]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn swap_remove(&self, index: usize) -> Option<T> {
         take(self.vector.enter(), |inside, element| inside.swap_remove(index, element))
     }
 
     /// Forgets all elements but the first `len`.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// numbers.truncate(1);
+    /// assert_eq!(numbers.to_vec(), [1]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn truncate(&self, len: usize) {
         self.vector.enter().truncate(len);
     }
 
     /// Forgets all elements.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// numbers.clear();
+    /// assert!(numbers.is_empty());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn clear(&self) {
         self.truncate(0);
     }
 
     /// All elements, copied, as they are at one moment.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::SharedVec;
+    /// let numbers: SharedVec<u32> = SharedVec::with_capacity(10)?;
+    /// numbers.extend_from_slice(&[1, 2, 3])?;
+    /// assert_eq!(numbers.to_vec(), [1, 2, 3]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn to_vec(&self) -> Vec<T> {
         let inside = self.vector.enter();
         let mut elements = vec![zeros(); inside.len()];

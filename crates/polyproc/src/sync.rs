@@ -53,6 +53,15 @@ pub struct Permit<'a>(&'a Semaphore);
 
 impl Permit<'_> {
     /// Keeps the permit for ever, or until somebody calls [`Semaphore::release`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Semaphore;
+    /// let items = Semaphore::new(1)?;
+    /// items.acquire()?.forget();
+    /// assert_eq!(items.available(), 0);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn forget(self) {
         std::mem::forget(self);
     }
@@ -69,6 +78,14 @@ impl Semaphore {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session has no room for another object.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Semaphore;
+    /// let places = Semaphore::new(2)?;
+    /// assert_eq!(places.available(), 2);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new(permits: u32) -> Result<Semaphore> {
         Ok(Semaphore(engine::Semaphore::new(permits, None)?))
     }
@@ -77,6 +94,17 @@ impl Semaphore {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the semaphore is damaged.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Semaphore;
+    /// let places = Semaphore::new(1)?;
+    /// let place = places.acquire()?;
+    /// assert_eq!(places.available(), 0);
+    /// drop(place);
+    /// assert_eq!(places.available(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn acquire(&self) -> Result<Permit<'_>> {
         self.acquire_by(Deadline::Never)
     }
@@ -85,6 +113,15 @@ impl Semaphore {
     ///
     /// # Errors
     /// [`Error::TimedOut`](crate::Error::TimedOut) if there is none.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Semaphore;
+    /// let places = Semaphore::new(1)?;
+    /// let _place = places.try_acquire()?;
+    /// assert!(matches!(places.try_acquire(), Err(polyproc::Error::TimedOut)));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn try_acquire(&self) -> Result<Permit<'_>> {
         self.acquire_by(Deadline::Now)
     }
@@ -93,6 +130,15 @@ impl Semaphore {
     ///
     /// # Errors
     /// [`Error::TimedOut`](crate::Error::TimedOut).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Semaphore;
+    /// let places = Semaphore::new(0)?;
+    /// let time = std::time::Duration::from_millis(5);
+    /// assert!(matches!(places.acquire_timeout(time), Err(polyproc::Error::TimedOut)));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>> {
         self.acquire_by(wire::within(timeout))
     }
@@ -106,11 +152,27 @@ impl Semaphore {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if there would be too many to count.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Semaphore;
+    /// let items = Semaphore::new(0)?;
+    /// items.release(3)?;
+    /// assert_eq!(items.available(), 3);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn release(&self, permits: u32) -> Result<()> {
         Ok(self.0.release(permits)?)
     }
 
     /// How many permits there are to take.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Semaphore;
+    /// assert_eq!(Semaphore::new(5)?.available(), 5);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn available(&self) -> u32 {
         self.0.value()
     }
@@ -267,11 +329,25 @@ impl Barrier {
     }
 
     /// How many it takes.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Barrier;
+    /// assert_eq!(Barrier::new(3)?.parties(), 3);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn parties(&self) -> u32 {
         self.0.parties()
     }
 
     /// How many are waiting.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Barrier;
+    /// assert_eq!(Barrier::new(3)?.waiting(), 0);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn waiting(&self) -> u32 {
         self.0.waiting()
     }

@@ -43,6 +43,14 @@ pub struct Builder {
 
 impl Builder {
     /// How many workers; as many as there are CPUs for this process, if nobody says.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.workers(), 2);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn workers(mut self, count: usize) -> Builder {
         self.workers = Some(count.max(1));
         self
@@ -84,12 +92,29 @@ impl Builder {
 
     /// How many times a task whose worker died is tried again. A task that panicked, or was too late, is not. For some tasks
     /// only: [`Pool::with`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(1).retry(2).build()?;
+    /// assert_eq!(pool.submit(|| 1, ())?.join().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn retry(mut self, times: u32) -> Builder {
         self.policy.retries = times;
         self
     }
 
     /// After how many tasks a worker is replaced by a fresh one: for libraries that leak.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(1).recycle_after(1).build()?;
+    /// let pids: Vec<u32> = pool.map(|_: u32| std::process::id(), 0..2)?.map(Result::unwrap).collect();
+    /// assert_ne!(pids[0], pids[1]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn recycle_after(mut self, tasks: u32) -> Builder {
         self.life.tasks = Some(tasks.max(1));
         self
@@ -97,6 +122,14 @@ impl Builder {
 
     /// How much memory of its own a worker may have at the end of a task, in bytes, without being replaced by a fresh one: for
     /// libraries that leak. What it shares with the program since its birth does not count.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(1).recycle_above(256 << 20).build()?;
+    /// assert_eq!(pool.submit(|| 1, ())?.join().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn recycle_above(mut self, bytes: u64) -> Builder {
         self.life.memory = Some(bytes);
         self

@@ -52,6 +52,14 @@ impl<'a> Terms<'a> {
     }
 
     /// How many times each of the tasks is tried again if its worker died: see [`Builder::retry`](super::Builder::retry).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.with().retry(3).submit(|| 1, ())?.join().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn retry(mut self, times: u32) -> Terms<'a> {
         self.policy.retries = times;
         self
@@ -59,6 +67,14 @@ impl<'a> Terms<'a> {
 
     /// How much more memory each of the tasks may take than its worker had: see
     /// [`Builder::memory_limit`](super::Builder::memory_limit).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.with().memory_limit(1 << 30).submit(|| 1, ())?.join().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Terms<'a> {
         self.policy.memory = Some(bytes);
         self
@@ -92,6 +108,15 @@ impl<'a> Terms<'a> {
     ///
     /// # Errors
     /// As [`Pool::submit`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let ticket = pool.with().retry(1).submit(|a: u32, b: u32| a + b, (1, 2))?;
+    /// assert_eq!(ticket.join().unwrap(), 3);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn submit<F, A>(self, function: F, arguments: A) -> Result<Ticket<F::Output>>
     where
         F: Task<A>,
@@ -107,6 +132,15 @@ impl<'a> Terms<'a> {
     ///
     /// # Errors
     /// As [`Pool::map`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let squares = pool.with().retry(1).map(|x: u32| x * x, [1, 2, 3])?;
+    /// assert_eq!(squares.map(Result::unwrap).collect::<Vec<_>>(), [1, 4, 9]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn map<F, T, I>(self, function: F, items: I) -> Result<Map<'a, F::Output, Single<I::IntoIter>>>
     where
         F: Task<(T,)>,
@@ -121,6 +155,15 @@ impl<'a> Terms<'a> {
     ///
     /// # Errors
     /// As [`Pool::starmap`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let sums = pool.with().retry(1).starmap(|a: u32, b: u32| a + b, [(1, 2), (3, 4)])?;
+    /// assert_eq!(sums.map(Result::unwrap).collect::<Vec<_>>(), [3, 7]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn starmap<F, A, I>(self, function: F, items: I) -> Result<Map<'a, F::Output, I::IntoIter>>
     where
         F: Task<A>,

@@ -77,6 +77,18 @@ impl<R> Ticket<R> {
     }
 
     /// True once there is a result, or an error.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let ticket = pool.submit(|| 1, ())?;
+    /// while !ticket.is_done() {
+    ///     std::thread::yield_now(); // or something useful
+    /// }
+    /// assert_eq!(ticket.join().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn is_done(&self) -> bool {
         self.desk.wait(self.id, Deadline::Now)
     }
@@ -87,6 +99,14 @@ impl<R: DeserializeOwned> Ticket<R> {
     ///
     /// # Errors
     /// Why there is none: see [`TaskError`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.submit(|| 1, ())?.join().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn join(mut self) -> Result<R, TaskError> {
         self.desk.wait(self.id, Deadline::Never);
         self.take(Deadline::Never, Duration::MAX)
@@ -97,6 +117,17 @@ impl<R: DeserializeOwned> Ticket<R> {
     /// # Errors
     /// As [`Ticket::join`], and [`TaskError::TimedOut`]: then the task goes on, and can be joined again. After a result was
     /// given, [`TaskError::Lost`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let mut ticket = pool.submit(|| std::thread::sleep(std::time::Duration::from_secs(60)), ())?;
+    /// let outcome = ticket.join_timeout(std::time::Duration::from_millis(5));
+    /// assert!(matches!(outcome, Err(polyproc::TaskError::TimedOut { .. })));
+    /// ticket.cancel();
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn join_timeout(&mut self, timeout: Duration) -> Result<R, TaskError> {
         let deadline = wire::within(timeout);
         self.desk.wait(self.id, deadline);
