@@ -301,3 +301,18 @@ fn every_kill_point_is_listed_once() {
     assert_eq!(found, listed);
     assert_eq!(listed.len(), polyproc_engine::fault::POINTS.len());
 }
+
+#[test]
+fn a_process_that_has_every_share_it_may_have_waits_for_one_of_them() {
+    use polyproc_engine::sync::RwLock;
+    let lock = RwLock::new().unwrap();
+    for _ in 0..(1 << 14) - 1 {
+        lock.read(Deadline::Now).unwrap();
+    }
+    assert!(matches!(lock.read(Deadline::Now), Err(Error::TimedOut)));
+    let other = lock.clone();
+    let waiting = std::thread::spawn(move || other.read(Deadline::Never).map(drop));
+    lock.release_read().unwrap();
+    waiting.join().unwrap().unwrap();
+    assert_eq!(lock.readers(), (1 << 14) - 1);
+}

@@ -175,6 +175,33 @@ impl<T: 'static> Manager<T> {
         process.join_timeout(Duration::MAX)
     }
 
+    /// Ends the process at once, whatever it is doing: sends SIGKILL. Every call that waits for it fails, and every one after.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine) if the system refuses.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Manager, TaskError};
+    /// use std::time::Duration;
+    ///
+    /// fn hang(_: &mut u32) {
+    ///     loop {
+    ///         std::thread::park();
+    ///     }
+    /// }
+    ///
+    /// let object = Manager::start(0)?;
+    /// let outcome = object.call_timeout(hang, (), Duration::from_millis(10));
+    /// assert!(matches!(outcome, Err(TaskError::TimedOut { .. })));
+    /// object.kill()?;
+    /// assert!(matches!(object.call(hang, ()), Err(TaskError::Crashed { signal: 9, .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn kill(&self) -> Result<()> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).kill()
+    }
+
     /// The pid of the process that owns the object.
     pub fn pid(&self) -> i32 {
         self.handle.identity.pid

@@ -92,8 +92,7 @@ fn the_end_of_the_owner_is_an_error_at_once_for_those_who_wait_and_those_who_com
     let behind = Process::spawn(wait_inside, (handle.clone(), inside.clone())).unwrap();
     let late = object.call_timeout(|object: &mut u32| *object, (), Duration::from_millis(5));
     assert!(matches!(late, Err(TaskError::TimedOut { .. })));
-    let killed = std::process::Command::new("kill").args(["-9", &object.pid().to_string()]).status();
-    assert!(killed.unwrap().success());
+    object.kill().unwrap();
     assert!(waiting.join().unwrap());
     assert!(behind.join().unwrap());
     // Who has started it is told how it ended.

@@ -16,6 +16,7 @@ use super::{Acquired, Holder, signal};
 use crate::shm::{self, CellState, Death, Handle, Hold, Kind, Participant};
 use crate::sys::clock::Deadline;
 use crate::{Error, Result};
+use std::sync::atomic::Ordering;
 
 /// Shares given to readers.
 const READERS: usize = 0;
@@ -127,8 +128,11 @@ impl RwLock {
             if let Some(acquired) = taken {
                 return Ok(acquired);
             }
-            let may = || monitor.peek(WRITER) == 0 && (monitor.peek(WAITING) == 0 || monitor.peek(PASSES) > 0);
-            signal::wait_for_takers(&monitor.signal, self.hold.handle().cell, deadline, may)?;
+            let cell = self.hold.handle().cell;
+            let has_all = || shm::holding(shm::me(), cell).load(Ordering::Relaxed) & SHARES == SHARES;
+            let may =
+                || monitor.peek(WRITER) == 0 && (monitor.peek(WAITING) == 0 || monitor.peek(PASSES) > 0) && !has_all();
+            signal::wait_for_takers(&monitor.signal, cell, deadline, may)?;
         }
     }
 
@@ -195,7 +199,8 @@ impl RwLock {
             }
             words[READERS] = words[READERS].saturating_sub(1);
             *count -= 1;
-            Some(words[READERS] == 0)
+            // Whoever waits to write; or a thread of this process, which had as many as it may have.
+            Some(words[READERS] == 0 || *count & SHARES == SHARES - 1)
         });
         match last {
             Some(true) => signal::notify(&self.monitor().signal, u32::MAX),
