@@ -8,7 +8,7 @@
 //!
 //! * [`cargo`]: objects as the payload of tasks and results.
 //! * [`function`]: functions, stored once for all workers.
-//! * [`job`]: a call of `apply`, `map` or `imap`; [`results`]: what has come of its tasks.
+//! * [`job`]: a call of `apply`, `map` or `imap`; [`jobs`]: those that are not settled; [`results`]: what has come of its tasks.
 //! * [`desk`]: the ledger with the jobs; [`lead`]: who does the work; [`feed`]: from a call to tasks in the lanes; [`collect`]:
 //!   from the lanes to the jobs.
 //! * [`seat`]: a worker's place.
@@ -24,6 +24,7 @@ mod desk;
 mod feed;
 mod function;
 mod job;
+mod jobs;
 mod lead;
 mod outcome;
 mod results;

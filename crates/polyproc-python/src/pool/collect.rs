@@ -55,7 +55,7 @@ impl Desk {
                     if envelope.inline.len() >= RESULT_HEAD + 4 {
                         envelope.inline.drain(RESULT_HEAD - 1..RESULT_HEAD + 4);
                     }
-                    if let Some(job) = books.jobs.get(&((id >> 32) as u32)).cloned()
+                    if let Some(job) = books.jobs.get((id >> 32) as u32).cloned()
                         && job.settle((id as u32).wrapping_add(place), Raw::Large(Box::new(envelope)))
                     {
                         over = true;
@@ -85,7 +85,7 @@ impl Desk {
             };
             let (number, index) = ((id >> 32) as u32, id as u32);
             let known = last.take().filter(|job| job.number == number);
-            let Some(job) = known.or_else(|| books.jobs.get(&number).cloned()) else {
+            let Some(job) = known.or_else(|| books.jobs.get(number).cloned()) else {
                 dropped.push(raw);
                 continue;
             };
@@ -111,7 +111,7 @@ impl Desk {
 
     /// Results of a bundle; of `weight` tasks, if no more will come of it. True if its job is over.
     fn book_run(&self, books: &mut Books, id: u64, first: u32, run: Run, weight: u32) -> bool {
-        let Some(job) = books.jobs.get(&((id >> 32) as u32)).cloned() else { return false };
+        let Some(job) = books.jobs.get((id >> 32) as u32).cloned() else { return false };
         let (begin, done) = (id as u32, first.saturating_add(run.count));
         let over = job.settle_run(begin.wrapping_add(first), run);
         if over {
@@ -125,7 +125,7 @@ impl Desk {
 
     /// A worker died in a bundle: one of its tasks died, those before it are settled, those behind it are done by others.
     fn book_bundle_death(&self, books: &mut Books, id: u64, ended: &Arc<Ended>, weight: u32) -> bool {
-        let Some(job) = books.jobs.get(&((id >> 32) as u32)).cloned() else { return false };
+        let Some(job) = books.jobs.get((id >> 32) as u32).cloned() else { return false };
         let end = (id as u32).saturating_add(weight);
         let Some(culprit) = job.first_unsettled(id as u32..end) else { return false };
         let cancelled = ended.because.is_some();

@@ -12,7 +12,6 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -24,8 +23,9 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use super::function::{Spread, Stored};
+use super::function::Stored;
 use super::job::{Job, Policy, Raw};
+use super::jobs::Jobs;
 use super::outcome::StreamCore;
 use super::seat::Seat;
 use super::worker;
@@ -59,7 +59,7 @@ const CROWD: u32 = 32;
 
 #[derive(Default)]
 pub struct Books {
-    pub jobs: HashMap<u32, Arc<Job>, BuildHasherDefault<Spread>>,
+    pub jobs: Jobs,
     pub backlog: Backlog<Pending>,
     /// Those in the backlog that are large.
     pub large: u32,
@@ -184,7 +184,7 @@ impl Desk {
 
     /// A job is settled: out of the books, and to its callbacks.
     pub fn close_job(&self, books: &mut Books, job: &Arc<Job>) {
-        if books.jobs.remove(&job.number).is_some() {
+        if books.jobs.remove(job.number).is_some() {
             self.timed.fetch_sub(u32::from(job.policy.timeout.is_some()), Ordering::SeqCst);
         }
         if job.callbacks.is_some() && !job.is_over() {
@@ -197,7 +197,7 @@ impl Desk {
         let (jobs, backlog) = {
             let mut books = self.books();
             books.large = 0;
-            (books.jobs.values().cloned().collect::<Vec<_>>(), std::mem::take(&mut books.backlog))
+            (books.jobs.iter().map(|(_, job)| Arc::clone(job)).collect::<Vec<_>>(), std::mem::take(&mut books.backlog))
         };
         for job in jobs {
             if job.settle_rest(&raw) {
@@ -350,14 +350,14 @@ impl Desk {
 
     /// The numbers of the jobs that are not settled.
     fn jobs(&self) -> Vec<u32> {
-        self.books().jobs.keys().copied().collect()
+        self.books().jobs.iter().map(|(number, _)| number).collect()
     }
 
     /// For those who wonder: tasks that were sent and are not settled, entries of the backlog, tasks that are not settled.
     fn census(&self) -> (usize, usize, u32) {
         let sent = self.ledger.unsettled();
         let books = self.books();
-        (sent, books.backlog.len(), books.jobs.values().map(|job| job.left()).sum())
+        (sent, books.backlog.len(), books.jobs.iter().map(|(_, job)| job.left()).sum())
     }
 
     /// Sends what there is room for, and has workers replaced.

@@ -138,7 +138,7 @@ impl Desk {
         if self.timed.load(Ordering::SeqCst) == 0 {
             return Deadline::Never;
         }
-        self.ledger.expire(|id| self.books().jobs.get(&((id >> 32) as u32)).and_then(|job| job.policy.timeout))
+        self.ledger.expire(|id| self.books().jobs.get((id >> 32) as u32).and_then(|job| job.policy.timeout))
     }
 
     /// Gives up what of a job is not done. True if there was anything.
