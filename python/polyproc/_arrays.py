@@ -132,11 +132,12 @@ def _register(numpy: Any) -> None:
 def _memory_of(array: Any) -> _polyproc.Memory | None:
     """The session memory that an array is a view of."""
     base = array.base
-    while base is not None:
-        if type(base) is _polyproc.Memory:
-            return base
-        base = getattr(base, "base", None)
-    return None
+    if base is None:
+        return None
+    ndarray = _numpy().ndarray
+    while isinstance(base, ndarray):
+        base = base.base
+    return base if type(base) is _polyproc.Memory else None
 
 
 def _may_name() -> bool:
