@@ -61,6 +61,8 @@ pub struct Builder {
     name: Option<String>,
     limits: Limits,
     log_level: Option<LevelFilter>,
+    /// Whoever has started it waits for it before it ends itself.
+    awaited: bool,
     surroundings: Surroundings,
 }
 
@@ -219,6 +221,29 @@ impl Builder {
         self
     }
 
+    /// A daemon, which a process is if nobody says otherwise, ends with whoever has started it: the program does not wait for
+    /// it. `daemon(false)` makes one that is waited for, also where its handle was dropped: at the end of `main`, with
+    /// [`#[polyproc::main]`](crate::main), or at the end of the process that has started it.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Process;
+    ///
+    /// fn write_the_report() {
+    ///     std::thread::sleep(std::time::Duration::from_millis(20));
+    /// }
+    ///
+    /// #[polyproc::main]
+    /// fn main() -> polyproc::Result<()> {
+    ///     drop(Process::builder().daemon(false).spawn(write_the_report, ())?);
+    ///     Ok(()) // the report will be written
+    /// }
+    /// ```
+    pub fn daemon(mut self, daemon: bool) -> Builder {
+        self.awaited = !daemon;
+        self
+    }
+
     /// What the process logs: see [`logging`]. Without it, what the program would write; [`LevelFilter::Off`] leaves the
     /// process without a logger. With a level of its own it has the lines for its [`TaskError`] also where the program has no
     /// logger.
@@ -292,6 +317,9 @@ impl Builder {
         let descriptors: Vec<BorrowedFd<'_>> = luggage.descriptors.iter().map(AsFd::as_fd).collect();
         give(request.participant());
         let worker = request.spawn_and_tell(&name, &task, &descriptors, told)?;
+        if self.awaited {
+            start::await_at_end(worker.child());
+        }
         Ok(Process { worker, results, returns: PhantomData })
     }
 }

@@ -4,6 +4,7 @@ use crate::logging;
 use crate::task::{Arrival, Place, Run};
 use crate::wire::{self, Arrived, Luggage};
 use polyproc_engine::channel::{Envelope, Parcel, Queue, keeper};
+use polyproc_engine::process::Child;
 use polyproc_engine::process::zygote::{self, Called};
 use polyproc_engine::sys::{limit, proc};
 use polyproc_engine::{Deadline, Handle, shm};
@@ -13,7 +14,7 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 /// The kinds of message between a process and the one that asked for it.
@@ -120,12 +121,30 @@ pub fn run_main<R>(body: impl FnOnce() -> R) -> R {
     struct Finish;
     impl Drop for Finish {
         fn drop(&mut self) {
+            wait_for_awaited();
             zygote::finish();
             logging::flush();
         }
     }
     let _finish = Finish;
     body()
+}
+
+/// Processes that are no daemons: this one does not end before them.
+static AWAITED: Mutex<Vec<Arc<Child>>> = Mutex::new(Vec::new());
+
+pub(crate) fn await_at_end(child: &Arc<Child>) {
+    let mut awaited = AWAITED.lock().unwrap_or_else(PoisonError::into_inner);
+    awaited.retain(|child| !child.has_ended());
+    awaited.push(Arc::clone(child));
+}
+
+fn wait_for_awaited() {
+    let awaited = std::mem::take(&mut *AWAITED.lock().unwrap_or_else(PoisonError::into_inner));
+    for child in awaited {
+        // It can fail only where there is nothing to wait for.
+        let _ = wire::again(|| child.wait(Deadline::Never));
+    }
 }
 
 /// Runs before `main` in every program that uses this crate, so that a program which was started to be a zygote becomes one,
@@ -157,6 +176,7 @@ thread_local! {
 /// Every process begins here. Gives its exit code.
 fn begin(called: Called) -> i32 {
     let outcome = begin_checked(called);
+    wait_for_awaited();
     if !keeper::linger(LONGEST_LINGER) {
         log::warn!(
             "polyproc: this process ends although descriptors that it has sent were not received: they are lost"

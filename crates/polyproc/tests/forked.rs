@@ -17,11 +17,14 @@ fn main() {
     if mode == "interrupted" {
         return is_interrupted();
     }
+    if mode == "leaves" {
+        return leaves_two_behind();
+    }
     if mode.starts_with("sleepers") {
         return sleepers(&mode);
     }
     assert!(zygote::start(|_| 1).unwrap(), "it was forked already");
-    let tests: [(&str, fn()); 10] = [
+    let tests: [(&str, fn()); 11] = [
         ("every_end_is_told_apart", common::every_end_is_told_apart),
         ("a_process_has_processes_of_its_own", common::a_process_has_processes_of_its_own),
         ("the_children_of_a_killed_process_end_soon", common::the_children_of_a_killed_process_end_soon),
@@ -29,6 +32,7 @@ fn main() {
         ("nothing_is_left", common::nothing_is_left),
         ("the_zygote_is_deaf_to_the_terminal", the_zygote_is_deaf_to_the_terminal),
         ("a_key_of_the_terminal_reaches_the_program_and_not_the_zygote", a_key_of_the_terminal),
+        ("a_program_ends_after_those_that_are_no_daemons", a_program_ends_after_those_that_are_no_daemons),
         ("nothing_outlives_a_killed_program", nothing_outlives_a_killed_program),
         ("nothing_outlives_a_program_that_returns", nothing_outlives_a_program_that_returns),
         ("processes_outlive_a_program_that_wants_it", processes_outlive_a_program_that_wants_it),
@@ -62,6 +66,27 @@ fn program(mode: &str, orphans: &str) -> (Child, Vec<i32>) {
     let pids: Vec<i32> = line.split_whitespace().map(|number| number.parse().unwrap()).collect();
     assert_eq!(pids.len(), 4);
     (program, pids)
+}
+
+fn finishes_late(and_another: bool) {
+    if and_another {
+        drop(Process::builder().daemon(false).spawn(finishes_late, (false,)).unwrap());
+    }
+    std::thread::sleep(Duration::from_millis(30));
+    println!("finished");
+}
+
+/// A program that ends at once, with a process, and one of that one's, that are no daemons, and one that is.
+fn leaves_two_behind() {
+    drop(Process::spawn(common::sleeps_for_ever, ()).unwrap());
+    drop(Process::builder().daemon(false).spawn(finishes_late, (true,)).unwrap());
+    println!("left");
+}
+
+fn a_program_ends_after_those_that_are_no_daemons() {
+    let program = Command::new(std::env::current_exe().unwrap()).arg("leaves").output().unwrap();
+    assert!(program.status.success());
+    assert_eq!(String::from_utf8(program.stdout).unwrap(), "left\nfinished\nfinished\n");
 }
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);

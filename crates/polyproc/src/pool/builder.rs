@@ -3,6 +3,7 @@
 use super::Pool;
 use super::books::Policy;
 use super::desk::Desk;
+use crate::process;
 use crate::task::{Place, Task};
 use crate::wire::{self, Luggage};
 use crate::{Error, Result};
@@ -35,6 +36,7 @@ pub struct Builder {
     pub(super) workers: Option<usize>,
     pub(super) policy: Policy,
     pub(super) life: Life,
+    pub(super) process: process::Builder,
     pub(super) on_start: Option<Hook>,
     pub(super) on_exit: Option<Hook>,
     /// What was wrong with a hook.
@@ -53,6 +55,29 @@ impl Builder {
     /// ```
     pub fn workers(mut self, count: usize) -> Builder {
         self.workers = Some(count.max(1));
+        self
+    }
+
+    /// How the workers are started: their limits, environment, working directory, processors and level of logging. A limit
+    /// holds for a worker's whole life, not for one task; a task in which it is hit ends with that error. Names are given by
+    /// the pool.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Pool, Process, TaskError};
+    ///
+    /// fn fill(megabytes: usize) -> usize {
+    ///     vec![1u8; megabytes << 20].len()
+    /// }
+    ///
+    /// let pool = Pool::builder().workers(1).process(Process::builder().memory_limit(64 << 20)).build()?;
+    /// let (small, large) = (pool.submit(fill, (1,))?, pool.submit(fill, (4096,))?);
+    /// assert!(small.join().is_ok());
+    /// assert!(matches!(large.join(), Err(TaskError::MemoryLimit { .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn process(mut self, process: process::Builder) -> Builder {
+        self.process = process;
         self
     }
 

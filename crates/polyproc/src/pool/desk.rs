@@ -29,6 +29,7 @@ pub(super) struct Desk {
     pub(super) count: usize,
     pub(super) policy: Policy,
     pub(super) life: Life,
+    pub(super) process: crate::process::Builder,
     pub(super) on_start: Option<Hook>,
     pub(super) on_exit: Option<Hook>,
     /// By the number of a task that was sent: how long it may take, in nanoseconds. Whoever has this lock takes no other.
@@ -50,6 +51,7 @@ impl Desk {
             count: plan.workers.unwrap_or(cpu::usable() as usize),
             policy: plan.policy,
             life: plan.life,
+            process: plan.process,
             on_start: plan.on_start,
             on_exit: plan.on_exit,
             limits: Mutex::default(),

@@ -6,7 +6,6 @@ use super::desk::Desk;
 use super::outcome::Raw;
 use super::worker::{self, LaneName};
 use crate::Result;
-use crate::process::Process;
 use polyproc_engine::Deadline;
 use polyproc_engine::process::Status;
 use std::sync::Arc;
@@ -35,7 +34,7 @@ impl Desk {
             hooks.into_iter().flatten().flat_map(|hook| &hook.luggage.holds).for_each(|hold| hold.share_with(child));
         };
         let [on_start, on_exit] = hooks.map(|hook| hook.as_ref().map(Hook::call));
-        let spawned = Process::builder().name(name.clone()).spawn_with(
+        let spawned = self.process.clone().name(name.clone()).spawn_with(
             worker::serve,
             (LaneName::of(seat.handle), name, on_start, on_exit),
             give,

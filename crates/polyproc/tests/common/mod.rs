@@ -30,20 +30,20 @@ fn leaves() {
 }
 
 #[expect(unconditional_recursion, reason = "it is meant to overflow the stack")]
-fn overflows(depth: u64) -> u64 {
+pub fn overflows(depth: u64) -> u64 {
     std::hint::black_box([depth; 64]);
     overflows(depth + 1) + std::hint::black_box(depth)
 }
 
 /// Takes memory for ever, and does nothing but that.
-fn hoards() -> usize {
+pub fn hoards() -> usize {
     let mut hoard = Vec::new();
     loop {
         hoard.push(vec![1u8; 1 << 20]);
     }
 }
 
-fn spins() {
+pub fn spins() {
     loop {
         std::hint::spin_loop();
     }
