@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
-import threading
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TIME, until
+from pool_storm import resident, storm
 from pool_tasks import (
     Bomb,
     Stubborn,
@@ -116,24 +117,16 @@ def test_idle_workers_that_are_killed_are_replaced(pool: Any) -> None:
     assert pool.map(square, range(20)) == [x * x for x in range(20)]
 
 
-def test_killing_workers_all_the_time_loses_and_doubles_nothing() -> None:
-    with mp.Pool(4) as pool:
-        stop = threading.Event()
-
-        def kill() -> None:
-            while not stop.wait(0.01):
-                for worker in pool._pool[:1]:
-                    os.kill(worker.pid, signal.SIGKILL)
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        try:
-            results = pool.map(square, range(20_000), on_error="return")
-        finally:
-            stop.set()
-            killer.join()
-    for x, result in enumerate(results):
-        assert result == x * x or isinstance(result, mp.WorkerDiedError)
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_killing_workers_all_the_time_loses_and_doubles_nothing(method: str) -> None:
+    storm(method, tasks=6000, workers=4, every=0.01, seed=7)
+    gc.collect()
+    before = resident()
+    told = storm(method, tasks=6000, workers=4, every=0.01, seed=8)
+    assert told["kills"] > 0
+    gc.collect()
+    assert resident() < before + 16 * 2**20
+    assert not mp.active_children()
 
 
 def mixed(x: int) -> Any:

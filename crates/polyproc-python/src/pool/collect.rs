@@ -30,7 +30,6 @@ impl Desk {
 
     fn book(&self, settled: &mut Vec<Settled>) {
         let mut over = false;
-        let mut breaks = false;
         let mut dropped = Vec::new();
         let mut books = self.books();
         let mut last: Option<Arc<Job>> = None;
@@ -76,9 +75,7 @@ impl Desk {
                 }
                 pool::Outcome::Left(ended) => {
                     self.vacant.store(true, Ordering::SeqCst);
-                    books.failures = if ended.was_ready { 0 } else { books.failures + 1 };
-                    breaks |= books.failures > self.tolerance;
-                    books.last_end = Some(ended);
+                    books.ends.push(ended);
                     over = true;
                     continue;
                 }
@@ -101,9 +98,6 @@ impl Desk {
         }
         drop(books);
         drop(dropped);
-        if breaks && !self.broken.swap(true, Ordering::SeqCst) {
-            self.settle_all(|| Raw::Broken);
-        }
         if over {
             self.wake_followers();
         }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use polyproc_engine::Deadline;
 use polyproc_engine::pool::{Backlog, Ended, Ledger, Life};
 use polyproc_engine::sync::signal;
-use polyproc_engine::sys::fork;
+use polyproc_engine::sys::{clock, fork};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -30,6 +30,14 @@ use super::outcome::StreamCore;
 use super::seat::Seat;
 use super::worker;
 use crate::errors;
+
+/// So many workers may be killed one after another before they are ready, and for so long, in nanoseconds: on a busy machine
+/// a worker may take seconds to begin.
+const SLAIN: u32 = 200;
+const SLAUGHTER: u64 = 60_000_000_000;
+
+/// Ends of workers that are judged only when it is known how they ended.
+const UNKNOWN: usize = 64;
 
 /// A task that has not been sent.
 pub enum Pending {
@@ -71,11 +79,15 @@ pub struct Books {
     next: u32,
     /// What a worker said of its initializer, and how the last one ended.
     pub note: Option<Box<[u8]>>,
-    pub last_end: Option<Arc<Ended>>,
+    last_end: Option<Arc<Ended>>,
     /// Exit codes of workers that are not children of this process, as the pool has heard of them.
     exits: HashMap<i32, i32>,
-    /// Workers that ended before they were ready, one after another.
-    pub failures: u32,
+    /// Workers that have ended, and of which nobody has judged yet whether that says something of all.
+    pub ends: Vec<Arc<Ended>>,
+    /// Workers that ended before they were ready, one after another: of themselves, and because somebody killed them.
+    failures: u32,
+    slain: u32,
+    slain_since: u64,
 }
 
 /// The ledger of a pool, with its jobs.
@@ -110,7 +122,7 @@ pub struct Desk {
     pub idle: OnceLock<(u64, usize)>,
     /// Jobs whose tasks may run only so long.
     pub timed: AtomicU32,
-    pub tolerance: u32,
+    tolerance: u32,
     born_in: i32,
 }
 
@@ -220,9 +232,47 @@ impl Desk {
             && !self.broken.load(Ordering::SeqCst)
             && !self.terminated.load(Ordering::SeqCst)
             && self.vacant.swap(false, Ordering::SeqCst)
-            && let Some(keeper) = self.keeper.get()
         {
-            keeper.call0(py)?;
+            self.judge(py)?;
+            if !self.broken.load(Ordering::SeqCst)
+                && let Some(keeper) = self.keeper.get()
+            {
+                keeper.call0(py)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives up where workers end before they are ready, one after another. What is killed from outside says little of the
+    /// others, unless the kernel did it for want of memory.
+    fn judge(&self, py: Python<'_>) -> PyResult<()> {
+        let ends = std::mem::take(&mut self.books().ends);
+        for ended in ends {
+            let code = if ended.was_ready { None } else { self.exit_of(py, &ended)? };
+            if !ended.was_ready && code.is_none() && self.books().ends.len() < UNKNOWN {
+                // The fork server has not told yet; it will have when the next one ends.
+                self.books().ends.push(ended);
+                continue;
+            }
+            let slain = ended.kills.is_none() && code == Some(-9);
+            let mut books = self.books();
+            match (ended.was_ready, slain) {
+                (true, _) => (books.failures, books.slain) = (0, 0),
+                (_, true) => {
+                    if books.slain == 0 {
+                        books.slain_since = clock::now();
+                    }
+                    books.slain += 1;
+                }
+                (_, false) => books.failures += 1,
+            }
+            let slaughter = books.slain > SLAIN && clock::now().saturating_sub(books.slain_since) > SLAUGHTER;
+            let breaks = books.failures > self.tolerance || slaughter;
+            books.last_end = Some(ended);
+            drop(books);
+            if breaks && !self.broken.swap(true, Ordering::SeqCst) {
+                self.settle_all(|| Raw::Broken);
+            }
         }
         Ok(())
     }
