@@ -53,26 +53,106 @@ impl<G> Abandoned<G> {
     }
 
     /// The guard, whatever it guards.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Lock, Process};
+    /// # fn die_holding(level: Lock<u32>) {
+    /// #     let mut level = level.lock().unwrap();
+    /// #     *level = 1;
+    /// #     std::process::abort();
+    /// # }
+    /// let level = Lock::new(0)?;
+    /// let child = Process::spawn(die_holding, (level.clone(),))?;
+    /// assert!(child.join().is_err());
+    /// *level.lock().unwrap_err().into_inner() = 0;
+    /// assert_eq!(*level.lock().unwrap(), 0);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn into_inner(self) -> G {
         self.guard
     }
 
     /// The guard, to look at what it guards.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Lock, Process};
+    /// # fn die_holding(level: Lock<u32>) {
+    /// #     let mut level = level.lock().unwrap();
+    /// #     *level = 1;
+    /// #     std::process::abort();
+    /// # }
+    /// let level = Lock::new(0)?;
+    /// let child = Process::spawn(die_holding, (level.clone(),))?;
+    /// assert!(child.join().is_err());
+    /// assert_eq!(**level.lock().unwrap_err().get_ref(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn get_ref(&self) -> &G {
         &self.guard
     }
 
     /// The guard, to repair what it guards.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Lock, Process};
+    /// # fn die_holding(level: Lock<u32>) {
+    /// #     let mut level = level.lock().unwrap();
+    /// #     *level = 1;
+    /// #     std::process::abort();
+    /// # }
+    /// let level = Lock::new(0)?;
+    /// let child = Process::spawn(die_holding, (level.clone(),))?;
+    /// assert!(child.join().is_err());
+    /// let mut abandoned = level.lock().unwrap_err();
+    /// **abandoned.get_mut() = 0;
+    /// drop(abandoned);
+    /// assert_eq!(*level.lock().unwrap(), 0);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn get_mut(&mut self) -> &mut G {
         &mut self.guard
     }
 
     /// Who held the lock.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Lock, Process};
+    /// # fn die_holding(level: Lock<u32>) {
+    /// #     let mut level = level.lock().unwrap();
+    /// #     *level = 1;
+    /// #     std::process::abort();
+    /// # }
+    /// let level = Lock::new(0)?;
+    /// let child = Process::spawn(die_holding, (level.clone(),))?;
+    /// let pid = child.pid();
+    /// assert!(child.join().is_err());
+    /// assert_eq!(level.lock().unwrap_err().pid(), pid);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
     /// True if that process panicked and may live; false if it is dead.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Lock, Process};
+    /// # fn die_holding(level: Lock<u32>) {
+    /// #     let mut level = level.lock().unwrap();
+    /// #     *level = 1;
+    /// #     std::process::abort();
+    /// # }
+    /// let level = Lock::new(0)?;
+    /// let child = Process::spawn(die_holding, (level.clone(),))?;
+    /// assert!(child.join().is_err());
+    /// assert!(!level.lock().unwrap_err().panicked());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn panicked(&self) -> bool {
         self.panicked
     }

@@ -69,6 +69,14 @@ impl<T: Sent + 'static> Manager<T> {
     ///
     /// # Errors
     /// As [`Process::spawn`](crate::Process::spawn).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Manager;
+    /// let total = Manager::start(5u32)?;
+    /// assert_eq!(total.call(|total: &mut u32| *total, ()).unwrap(), 5);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn start(object: T) -> Result<Manager<T>> {
         Manager::start_with(|object: T| object, (object,))
     }
@@ -112,6 +120,15 @@ impl<T: 'static> Manager<T> {
     }
 
     /// A handle of the object, for another process, or another part of this one.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Managed, Manager, Process};
+    /// let total = Manager::start(5u32)?;
+    /// let task = |total: Managed<u32>| total.call(|total: &mut u32| *total, ()).unwrap();
+    /// assert_eq!(Process::spawn(task, (total.handle(),))?.join().unwrap(), 5);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn handle(&self) -> Managed<T> {
         self.handle.clone()
     }
@@ -169,6 +186,16 @@ impl<T: 'static> Manager<T> {
     ///
     /// # Errors
     /// How it ended otherwise.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Manager, TaskError};
+    /// let total = Manager::start(5u32)?;
+    /// let handle = total.handle();
+    /// total.stop().unwrap();
+    /// assert!(matches!(handle.call(|total: &mut u32| *total, ()), Err(TaskError::Lost { .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn stop(self) -> Result<(), TaskError> {
         self.handle.tell_to_stop();
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
@@ -203,6 +230,14 @@ impl<T: 'static> Manager<T> {
     }
 
     /// The pid of the process that owns the object.
+    ///
+    /// # Examples
+    /// ```
+    /// let total = polyproc::Manager::start(5u32)?;
+    /// let pid = total.call(|_: &mut u32| std::process::id() as i32, ()).unwrap();
+    /// assert_eq!(pid, total.pid());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn pid(&self) -> i32 {
         self.handle.identity.pid
     }

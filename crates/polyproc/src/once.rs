@@ -41,11 +41,28 @@ impl Once {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session has no room for another object.
+    ///
+    /// # Examples
+    /// ```
+    /// let once = polyproc::Once::new()?;
+    /// assert!(!once.is_completed());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new() -> Result<Once> {
         Ok(Once(Engine::new()?))
     }
 
     /// Does it, unless it is done; waits for whoever is at it. When this returns it is done.
+    ///
+    /// # Examples
+    /// ```
+    /// let once = polyproc::Once::new()?;
+    /// let mut times = 0;
+    /// once.call_once(|| times += 1);
+    /// once.call_once(|| times += 1);
+    /// assert_eq!(times, 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn call_once(&self, function: impl FnOnce()) {
         self.call_once_force(|_| function());
     }
@@ -73,6 +90,14 @@ impl Once {
     }
 
     /// True if it is done.
+    ///
+    /// # Examples
+    /// ```
+    /// let once = polyproc::Once::new()?;
+    /// once.call_once(|| {});
+    /// assert!(once.is_completed());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     #[inline]
     pub fn is_completed(&self) -> bool {
         self.0.is_done()
@@ -122,11 +147,26 @@ impl<T: Plain> OnceLock<T> {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session's memory budget is used up.
+    ///
+    /// # Examples
+    /// ```
+    /// let seed = polyproc::OnceLock::<u64>::new()?;
+    /// assert_eq!(seed.get(), None);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new() -> Result<OnceLock<T>> {
         Ok(OnceLock { once: Engine::new()?, data: Guarded::zeroed()? })
     }
 
     /// The value, if it was written.
+    ///
+    /// # Examples
+    /// ```
+    /// let seed = polyproc::OnceLock::new()?;
+    /// seed.set(7u64).unwrap();
+    /// assert_eq!(seed.get(), Some(&7));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     #[inline]
     pub fn get(&self) -> Option<&T> {
         // SAFETY: the place is large enough, aligned, and any bytes there are a T (Plain). Once it is done nobody writes there.
@@ -135,6 +175,14 @@ impl<T: Plain> OnceLock<T> {
 
     /// The value; what `make` gives if nobody has written it. Waits for whoever is at it; if that process dies, or panics,
     /// the next one does it.
+    ///
+    /// # Examples
+    /// ```
+    /// let seed = polyproc::OnceLock::new()?;
+    /// assert_eq!(*seed.get_or_init(|| 7u64), 7);
+    /// assert_eq!(*seed.get_or_init(|| unreachable!()), 7);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
         run(&self.once, |_| {
             let value = make();
@@ -149,6 +197,14 @@ impl<T: Plain> OnceLock<T> {
     ///
     /// # Errors
     /// `value` itself, if it was written before.
+    ///
+    /// # Examples
+    /// ```
+    /// let seed = polyproc::OnceLock::new()?;
+    /// assert_eq!(seed.set(7u64), Ok(()));
+    /// assert_eq!(seed.set(8), Err(8));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn set(&self, value: T) -> Result<(), T> {
         let mut written = false;
         self.get_or_init(|| {

@@ -50,6 +50,13 @@ impl<T: Plain> ReentrantLock<T> {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session's memory budget is used up.
+    ///
+    /// # Examples
+    /// ```
+    /// let total = polyproc::ReentrantLock::new(5)?;
+    /// assert_eq!(total.lock().unwrap().get(), 5);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new(value: T) -> Result<ReentrantLock<T>> {
         Ok(ReentrantLock { lock: Engine::new()?, data: Guarded::new(value)? })
     }
@@ -58,6 +65,15 @@ impl<T: Plain> ReentrantLock<T> {
     ///
     /// # Errors
     /// [`Abandoned`], with the guard in it, if the last holder died or panicked.
+    ///
+    /// # Examples
+    /// ```
+    /// let total = polyproc::ReentrantLock::new(5)?;
+    /// let (outer, inner) = (total.lock().unwrap(), total.lock().unwrap());
+    /// inner.set(6);
+    /// assert_eq!(outer.get(), 6);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn lock(&self) -> Result<ReentrantGuard<'_, T>, Abandoned<ReentrantGuard<'_, T>>> {
         self.lock_by(Deadline::Never).map_err(|error| match error {
             TryLockError::Abandoned(abandoned) => abandoned,
@@ -69,6 +85,18 @@ impl<T: Plain> ReentrantLock<T> {
     ///
     /// # Errors
     /// [`TryLockError`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{ReentrantLock, TryLockError};
+    /// let total = ReentrantLock::new(5)?;
+    /// let ours = total.try_lock().unwrap();
+    /// assert!(total.try_lock().is_ok());
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| assert!(matches!(total.try_lock(), Err(TryLockError::TimedOut))));
+    /// });
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn try_lock(&self) -> Result<ReentrantGuard<'_, T>, TryLockError<ReentrantGuard<'_, T>>> {
         self.lock_by(Deadline::Now)
     }
@@ -77,6 +105,18 @@ impl<T: Plain> ReentrantLock<T> {
     ///
     /// # Errors
     /// [`TryLockError`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::ReentrantLock;
+    /// use std::time::Duration;
+    /// let total = ReentrantLock::new(5)?;
+    /// let ours = total.lock().unwrap();
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| assert!(total.lock_timeout(Duration::from_millis(5)).is_err()));
+    /// });
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn lock_timeout(
         &self,
         timeout: Duration,
@@ -97,11 +137,27 @@ impl<T: Plain> ReentrantLock<T> {
     }
 
     /// The pid of the process that holds it now.
+    ///
+    /// # Examples
+    /// ```
+    /// let total = polyproc::ReentrantLock::new(5)?;
+    /// let _guard = total.lock().unwrap();
+    /// assert_eq!(total.holder(), Some(std::process::id() as i32));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn holder(&self) -> Option<i32> {
         self.lock.holder().map(|(holder, _)| holder.pid)
     }
 
     /// How many guards of it this thread has.
+    ///
+    /// # Examples
+    /// ```
+    /// let total = polyproc::ReentrantLock::new(5)?;
+    /// let (_outer, _inner) = (total.lock().unwrap(), total.lock().unwrap());
+    /// assert_eq!(total.depth(), 2);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn depth(&self) -> usize {
         self.lock.count() as usize
     }

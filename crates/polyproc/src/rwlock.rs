@@ -57,6 +57,13 @@ impl<T: Plain> RwLock<T> {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session's memory budget is used up.
+    ///
+    /// # Examples
+    /// ```
+    /// let table = polyproc::RwLock::new([0u8; 16])?;
+    /// assert_eq!(table.read().unwrap().len(), 16);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new(value: T) -> Result<RwLock<T>> {
         Ok(RwLock { lock: Engine::new()?, data: Guarded::new(value)? })
     }
@@ -83,6 +90,16 @@ impl<T: Plain> RwLock<T> {
     ///
     /// # Errors
     /// [`TryLockError`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{RwLock, TryLockError};
+    /// let level = RwLock::new(5)?;
+    /// assert_eq!(*level.try_read().unwrap(), 5);
+    /// let writing = level.write().unwrap();
+    /// assert!(matches!(level.try_read(), Err(TryLockError::TimedOut)));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn try_read(&self) -> Result<ReadGuard<'_, T>, TryLockError<ReadGuard<'_, T>>> {
         self.read_by(Deadline::Now)
     }
@@ -91,6 +108,16 @@ impl<T: Plain> RwLock<T> {
     ///
     /// # Errors
     /// [`TryLockError`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::RwLock;
+    /// use std::time::Duration;
+    /// let level = RwLock::new(5)?;
+    /// let writing = level.write().unwrap();
+    /// assert!(level.read_timeout(Duration::from_millis(5)).is_err());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn read_timeout(&self, timeout: Duration) -> Result<ReadGuard<'_, T>, TryLockError<ReadGuard<'_, T>>> {
         self.read_by(wire::within(timeout))
     }
@@ -126,6 +153,16 @@ impl<T: Plain> RwLock<T> {
     ///
     /// # Errors
     /// [`TryLockError`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::RwLock;
+    /// let level = RwLock::new(5)?;
+    /// *level.try_write().unwrap() = 6;
+    /// let reading = level.read().unwrap();
+    /// assert!(level.try_write().is_err());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn try_write(&self) -> Result<WriteGuard<'_, T>, TryLockError<WriteGuard<'_, T>>> {
         self.write_by(Deadline::Now)
     }
@@ -134,6 +171,16 @@ impl<T: Plain> RwLock<T> {
     ///
     /// # Errors
     /// [`TryLockError`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::RwLock;
+    /// use std::time::Duration;
+    /// let level = RwLock::new(5)?;
+    /// let reading = level.read().unwrap();
+    /// assert!(level.write_timeout(Duration::from_millis(5)).is_err());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn write_timeout(&self, timeout: Duration) -> Result<WriteGuard<'_, T>, TryLockError<WriteGuard<'_, T>>> {
         self.write_by(wire::within(timeout))
     }
@@ -159,11 +206,28 @@ impl<T: Plain> RwLock<T> {
     }
 
     /// How many shares readers have now.
+    ///
+    /// # Examples
+    /// ```
+    /// let level = polyproc::RwLock::new(5)?;
+    /// let (_one, _two) = (level.read().unwrap(), level.read().unwrap());
+    /// assert_eq!(level.readers(), 2);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn readers(&self) -> usize {
         self.lock.readers() as usize
     }
 
     /// The pid of the process that has it to write now.
+    ///
+    /// # Examples
+    /// ```
+    /// let level = polyproc::RwLock::new(5)?;
+    /// assert_eq!(level.writer(), None);
+    /// let _writing = level.write().unwrap();
+    /// assert_eq!(level.writer(), Some(std::process::id() as i32));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn writer(&self) -> Option<i32> {
         self.lock.writer().map(|holder| holder.pid)
     }

@@ -58,6 +58,13 @@ pub struct Select<'a> {
 
 impl<'a> Select<'a> {
     /// A selection of nothing.
+    ///
+    /// # Examples
+    /// ```
+    /// let mut select = polyproc::Select::new();
+    /// assert!(select.try_ready().is_err());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new() -> Select<'a> {
         Select::default()
     }
@@ -66,6 +73,15 @@ impl<'a> Select<'a> {
     ///
     /// # Panics
     /// If it is a queue or an event, and there is no descriptor to be had for it.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Event, Queue, Select};
+    /// let (jobs, stop) = (Queue::<u32>::unbounded()?, Event::new()?);
+    /// let mut select = Select::new();
+    /// assert_eq!((select.add(&jobs), select.add(&stop)), (0, 1));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn add(&mut self, source: &'a impl AsFd) -> usize {
         self.sources.push(source.as_fd());
         self.sources.len() - 1
@@ -75,6 +91,17 @@ impl<'a> Select<'a> {
     ///
     /// # Errors
     /// [`Error::Engine`] if the system refuses to wait; [`Error::TimedOut`] at once if there is nothing to wait for.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Event, Select};
+    /// let (go, stop) = (Event::new()?, Event::new()?);
+    /// let mut select = Select::new();
+    /// let (_, on_stop) = (select.add(&go), select.add(&stop));
+    /// stop.set();
+    /// assert_eq!(select.ready()?, on_stop);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn ready(&mut self) -> Result<usize> {
         self.ready_by(Deadline::Never)
     }
@@ -83,6 +110,18 @@ impl<'a> Select<'a> {
     ///
     /// # Errors
     /// [`Error::TimedOut`] if none is; otherwise as [`Select::ready`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Error, Event, Select};
+    /// let stop = Event::new()?;
+    /// let mut select = Select::new();
+    /// select.add(&stop);
+    /// assert!(matches!(select.try_ready(), Err(Error::TimedOut)));
+    /// stop.set();
+    /// assert_eq!(select.try_ready()?, 0);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn try_ready(&mut self) -> Result<usize> {
         self.ready_by(Deadline::Now)
     }
