@@ -6,7 +6,7 @@
 
 #![expect(clippy::print_stdout, reason = "an example")]
 
-use polyproc::{Lock, Plain, Process, TaskError};
+use polyproc::{Abandoned, Guard, Lock, Plain, Process, TaskError};
 
 #[derive(Clone, Copy, Debug, Plain)]
 #[repr(C)]
@@ -17,16 +17,18 @@ struct Accounts {
     moving: i64,
 }
 
+/// The accounts of a lock whose last owner died: the money on its way goes back.
+fn repair<'a>(mut abandoned: Abandoned<Guard<'a, Accounts>>) -> Guard<'a, Accounts> {
+    println!("process {}: {abandoned}", std::process::id());
+    let half_done = abandoned.get_mut();
+    half_done.savings += half_done.moving;
+    half_done.moving = 0;
+    abandoned.into_inner()
+}
+
 fn transfer(accounts: Lock<Accounts>, times: u32, die_at: u32) {
     for i in 0..times {
-        // An abandoned lock is repaired: the money on its way goes back.
-        let mut accounts = accounts.lock().unwrap_or_else(|mut abandoned| {
-            println!("process {}: {abandoned}", std::process::id());
-            let half_done = abandoned.get_mut();
-            half_done.savings += half_done.moving;
-            half_done.moving = 0;
-            abandoned.into_inner()
-        });
+        let mut accounts = accounts.lock().unwrap_or_else(repair);
         accounts.savings -= 1;
         accounts.moving += 1;
         if i == die_at {
@@ -52,7 +54,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Err(other) => return Err(other.into()),
         }
     }
-    let accounts = accounts.lock().unwrap_or_else(polyproc::Abandoned::into_inner);
+    let accounts = accounts.lock().unwrap_or_else(repair);
     println!("{:?}", *accounts);
     assert_eq!(accounts.savings + accounts.current + accounts.moving, 1_000_000);
     Ok(())
