@@ -35,6 +35,26 @@ pub struct Abandoned<G> {
 }
 
 /// Why [`Lock::try_lock`](crate::Lock::try_lock) or [`Lock::lock_timeout`](crate::Lock::lock_timeout) has no clean guard to give.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Lock, TryLockError};
+///
+/// fn try_to_count(total: &Lock<u32>) -> bool {
+///     match total.try_lock() {
+///         Ok(mut total) => *total += 1,
+///         Err(TryLockError::Abandoned(abandoned)) => *abandoned.into_inner() = 1,
+///         Err(TryLockError::TimedOut) => return false,
+///     }
+///     true
+/// }
+///
+/// let total = Lock::new(0)?;
+/// assert!(try_to_count(&total));
+/// let _held = total.lock().unwrap();
+/// assert!(!try_to_count(&total));
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub enum TryLockError<G> {
     /// The lock is held now, but its last holder died or panicked.
     Abandoned(Abandoned<G>),

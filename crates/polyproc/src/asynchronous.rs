@@ -217,11 +217,32 @@ pub struct Items<S> {
 
 impl<S: Source> Items<S> {
     /// The next item; `None` at the end.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::pipe;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let (sender, receiver) = pipe::channel()?;
+    /// let mut numbers = receiver.into_stream();
+    /// sender.send(&1)?;
+    /// drop(sender);
+    /// assert_eq!(numbers.next().await.unwrap()?, 1);
+    /// assert!(numbers.next().await.is_none());
+    /// # Ok::<(), polyproc::Error>(())
+    /// # }).unwrap();
+    /// ```
     pub async fn next(&mut self) -> Option<Result<S::Item>> {
         poll_fn(|context| self.poll_item(context)).await
     }
 
     /// The queue or the receiver.
+    ///
+    /// # Examples
+    /// ```
+    /// let numbers = polyproc::Queue::<u32>::unbounded()?.stream();
+    /// assert!(numbers.into_inner().is_empty());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn into_inner(self) -> S {
         self.source
     }
@@ -260,6 +281,18 @@ impl<S> fmt::Debug for Items<S> {
 
 impl<T: DeserializeOwned> Queue<T> {
     /// The items of this queue, as they come, without a thread that waits. With the feature `async`; see [`asynchronous`](self).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let numbers = Queue::unbounded()?;
+    /// let mut coming = numbers.stream();
+    /// numbers.put(&1)?;
+    /// assert_eq!(coming.next().await.unwrap()?, 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn stream(&self) -> Items<Queue<T>> {
         Items { source: self.clone(), registration: None }
     }
@@ -267,6 +300,22 @@ impl<T: DeserializeOwned> Queue<T> {
 
 impl<T: DeserializeOwned> Receiver<T> {
     /// What is received, as it comes, without a thread that waits, until the other end is gone. With the feature `async`.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Process, pipe};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let (sender, receiver) = pipe::channel()?;
+    /// let child = Process::spawn(|sender: pipe::Sender<u32>| sender.send(&1).unwrap(), (sender,))?;
+    /// let (mut numbers, mut sum) = (receiver.into_stream(), 0);
+    /// while let Some(number) = numbers.next().await {
+    ///     sum += number?;
+    /// }
+    /// assert_eq!(sum, 1);
+    /// child.await.unwrap();
+    /// # Ok::<(), polyproc::Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn into_stream(self) -> Items<Receiver<T>> {
         Items { source: self, registration: None }
     }
@@ -275,6 +324,19 @@ impl<T: DeserializeOwned> Receiver<T> {
 impl<S, R: DeserializeOwned> End<S, R> {
     /// What is received, as it comes, without a thread that waits, until the other end is gone; this end can still be sent
     /// through. With the feature `async`.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::pipe;
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let (ours, theirs) = pipe::duplex::<u32, u32>()?;
+    /// let mut answers = ours.stream();
+    /// ours.send(&1)?;
+    /// theirs.send(&(theirs.receive()? + 1))?;
+    /// assert_eq!(answers.next().await.unwrap()?, 2);
+    /// # Ok::<(), polyproc::Error>(())
+    /// # }).unwrap();
+    /// ```
     pub fn stream(&self) -> Items<&End<S, R>> {
         Items { source: self, registration: None }
     }

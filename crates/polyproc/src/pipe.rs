@@ -115,11 +115,34 @@ pub struct Descriptor(OwnedFd);
 
 impl Descriptor {
     /// The descriptor of a file, a socket, or the like.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Queue, pipe::Descriptor};
+    /// let files = Queue::unbounded()?;
+    /// let (reader, writer) = std::io::pipe()?;
+    /// files.put(&Descriptor::new(writer))?;
+    /// drop(files.get()?);
+    /// # drop(reader);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(descriptor: impl Into<OwnedFd>) -> Descriptor {
         Descriptor(descriptor.into())
     }
 
     /// The descriptor, to be made into a file, a socket, or the like again.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Queue, pipe::Descriptor};
+    /// use std::{fs::File, io::Write};
+    /// let files = Queue::unbounded()?;
+    /// let (reader, writer) = std::io::pipe()?;
+    /// files.put(&Descriptor::new(writer))?;
+    /// File::from(files.get()?.into_owned()).write_all(b"hello")?;
+    /// # drop(reader);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn into_owned(self) -> OwnedFd {
         self.0
     }
@@ -221,6 +244,14 @@ macro_rules! sends {
             ///
             /// # Errors
             /// [`Error::BrokenPipe`] if nobody has the other end; [`Error::Encode`].
+            ///
+            /// # Examples
+            /// ```
+            /// let (sender, receiver) = polyproc::pipe::channel()?;
+            /// sender.send(&(1, "one".to_owned()))?;
+            /// assert_eq!(receiver.receive()?, (1, "one".to_owned()));
+            /// # Ok::<(), polyproc::Error>(())
+            /// ```
             pub fn send(&self, value: &$item) -> Result<()> {
                 self.end.send(value, Deadline::Never)
             }
@@ -229,6 +260,15 @@ macro_rules! sends {
             ///
             /// # Errors
             /// [`Error::TimedOut`]; otherwise as `send`.
+            ///
+            /// # Examples
+            /// ```
+            /// use std::time::Duration;
+            /// let (sender, receiver) = polyproc::pipe::channel()?;
+            /// sender.send_timeout(&1, Duration::from_secs(5))?;
+            /// assert_eq!(receiver.receive()?, 1);
+            /// # Ok::<(), polyproc::Error>(())
+            /// ```
             pub fn send_timeout(&self, value: &$item, timeout: Duration) -> Result<()> {
                 self.end.send(value, wire::within(timeout))
             }
@@ -243,6 +283,17 @@ macro_rules! receives {
             ///
             /// # Errors
             /// [`Error::EndOfFile`] if the other end is gone and all is received; [`Error::Decode`].
+            ///
+            /// # Examples
+            /// ```
+            /// use polyproc::{Error, pipe};
+            /// let (sender, receiver) = pipe::channel()?;
+            /// sender.send(&1)?;
+            /// drop(sender);
+            /// assert_eq!(receiver.receive()?, 1);
+            /// assert!(matches!(receiver.receive(), Err(Error::EndOfFile)));
+            /// # Ok::<(), polyproc::Error>(())
+            /// ```
             pub fn receive(&self) -> Result<$item> {
                 self.end.receive(Deadline::Never)
             }
@@ -251,6 +302,16 @@ macro_rules! receives {
             ///
             /// # Errors
             /// [`Error::TimedOut`] if there is none; otherwise as `receive`.
+            ///
+            /// # Examples
+            /// ```
+            /// use polyproc::{Error, pipe};
+            /// let (sender, receiver) = pipe::channel()?;
+            /// assert!(matches!(receiver.try_receive(), Err(Error::TimedOut)));
+            /// sender.send(&1)?;
+            /// assert_eq!(receiver.try_receive()?, 1);
+            /// # Ok::<(), polyproc::Error>(())
+            /// ```
             pub fn try_receive(&self) -> Result<$item> {
                 self.end.receive(Deadline::Now)
             }
@@ -259,6 +320,15 @@ macro_rules! receives {
             ///
             /// # Errors
             /// [`Error::TimedOut`]; otherwise as `receive`.
+            ///
+            /// # Examples
+            /// ```
+            /// use polyproc::{Error, pipe};
+            /// use std::time::Duration;
+            /// let (_sender, receiver) = pipe::channel::<u32>()?;
+            /// assert!(matches!(receiver.receive_timeout(Duration::from_millis(5)), Err(Error::TimedOut)));
+            /// # Ok::<(), polyproc::Error>(())
+            /// ```
             pub fn receive_timeout(&self, timeout: Duration) -> Result<$item> {
                 self.end.receive(wire::within(timeout))
             }
@@ -267,6 +337,16 @@ macro_rules! receives {
             ///
             /// # Errors
             /// [`Error::Engine`] if the pipe is damaged.
+            ///
+            /// # Examples
+            /// ```
+            /// use std::time::Duration;
+            /// let (sender, receiver) = polyproc::pipe::channel()?;
+            /// assert!(!receiver.poll(Duration::ZERO)?);
+            /// sender.send(&1)?;
+            /// assert!(receiver.poll(Duration::from_secs(5))?);
+            /// # Ok::<(), polyproc::Error>(())
+            /// ```
             pub fn poll(&self, timeout: Duration) -> Result<bool> {
                 let deadline = wire::within(timeout);
                 Ok(wire::again(|| self.end.end.poll(deadline))?)
