@@ -180,3 +180,50 @@ def test_a_result_that_pickle_refuses_is_an_error_unless_the_function_itself_wen
             pool.starmap(returns_a_lambda, [()] * 3)
         assert pool.apply(lambda: lambda: 2)() == 2
         assert [made() for made in pool.map(lambda x: lambda: x, [3, 4])] == [3, 4]
+
+
+def note_and_exit(task: tuple[str, int]) -> tuple[int, int]:
+    log, number = task
+    with open(log, "a") as file:
+        file.write(f"{number} ")
+    if number == 6:
+        os._exit(7)
+    return number, os.getpid()
+
+
+def test_a_death_inside_a_chunk_costs_one_task_of_it_and_repeats_none(context: Any, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with context.Pool(2) as pool:
+        answers = pool.map(note_and_exit, [(str(log), x) for x in range(20)], chunksize=5, on_error="return")
+    assert [answer[0] for answer in answers if isinstance(answer, tuple)] == [x for x in range(20) if x != 6]
+    assert isinstance(answers[6], mp.WorkerDiedError) and answers[6].index == 6
+    # Each was begun once, the one that died as well.
+    assert sorted(map(int, log.read_text().split())) == list(range(20))
+
+
+def test_an_explicit_chunk_is_done_by_one_worker(pool: Any, tmp_path: Path) -> None:
+    answers = pool.map(note_and_exit, [(str(tmp_path / "log"), 100 + x) for x in range(12)], chunksize=4)
+    pids = [pid for _, pid in answers]
+    assert all(len(set(pids[at : at + 4])) == 1 for at in range(0, 12, 4))
+
+
+def test_callbacks_and_deep_results_are_the_same_under_every_start_method(
+    context: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = context.Pool(2)
+
+    def bad(_: object) -> None:
+        raise ValueError("callback failed on purpose")
+
+    assert pool.apply_async(square, (3,), callback=bad).get(TIME) == 9
+    assert "callback failed on purpose" in capsys.readouterr().err
+    with pytest.raises(MaybeEncodingError, match=r"Recursion.*in a task"):
+        pool.apply(deep, (0,))
+    with pytest.raises(MaybeEncodingError, match=r"Recursion.*in task 0 \(argument 0\)"):
+        pool.map(deep, [0])
+    done = pool.apply_async(square, (4,), callback=lambda _: pool.terminate())
+    done.wait(TIME)
+    with pytest.raises((ValueError, mp.PoolTerminatedError)):
+        for _ in range(1000):
+            pool.apply(square, (5,))
+    pool.join()
