@@ -43,6 +43,15 @@ pub struct Lock<T: Plain> {
 }
 
 /// The lock is held; the data can be read and written. Dropping it releases the lock.
+///
+/// # Examples
+/// ```
+/// use polyproc::Lock;
+/// let lock = Lock::new(1)?;
+/// let mut guard: polyproc::Guard<'_, i32> = lock.lock().unwrap();
+/// *guard += 1;
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub struct Guard<'a, T: Plain> {
     lock: &'a Lock<T>,
     /// As with std's guards, the thread that took the lock releases it.

@@ -55,6 +55,16 @@ pub struct Manager<T> {
 }
 
 /// A handle of an object that a [`Manager`]'s process owns.
+///
+/// # Examples
+/// ```
+/// use polyproc::Manager;
+/// use polyproc::Managed;
+/// let list = Manager::start(vec![1, 2])?;
+/// let handle: Managed<Vec<i32>> = list.handle();
+/// assert_eq!(handle.call(Vec::pop, ()).unwrap(), Some(2));
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub struct Managed<T> {
     requests: Queue,
     owner: Participant,
@@ -161,6 +171,15 @@ impl<T: 'static> Manager<T> {
     ///
     /// # Errors
     /// As [`Manager::call`], and [`TaskError::TimedOut`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Manager;
+    /// let list = Manager::start(vec![1, 2])?;
+    /// let time = std::time::Duration::from_secs(10);
+    /// assert_eq!(list.call_timeout(|list: &mut Vec<i32>| list.len(), (), time).unwrap(), 2);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn call_timeout<F, A>(&self, method: F, arguments: A, timeout: Duration) -> Result<F::Output, TaskError>
     where
         F: Method<T, A>,
@@ -256,6 +275,15 @@ impl<T: 'static> Managed<T> {
     /// # Errors
     /// [`TaskError::Panicked`] if the function panicked: the object is as the panic has left it, and can be called again;
     /// [`TaskError::Codec`] if arguments or result cannot be sent; [`TaskError::Lost`] if the process has ended.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Manager;
+    /// let list = Manager::start(vec![1, 2])?;
+    /// let handle = list.handle();
+    /// assert_eq!(handle.call(Vec::pop, ()).unwrap(), Some(2));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn call<F, A>(&self, method: F, arguments: A) -> Result<F::Output, TaskError>
     where
         F: Method<T, A>,
@@ -270,6 +298,15 @@ impl<T: 'static> Managed<T> {
     ///
     /// # Errors
     /// As [`Managed::call`], and [`TaskError::TimedOut`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Manager;
+    /// let list = Manager::start(vec![1, 2])?;
+    /// let time = std::time::Duration::from_secs(10);
+    /// assert_eq!(list.handle().call_timeout(Vec::pop, (), time).unwrap(), Some(2));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn call_timeout<F, A>(&self, method: F, arguments: A, timeout: Duration) -> Result<F::Output, TaskError>
     where
         F: Method<T, A>,

@@ -39,6 +39,15 @@ pub struct ReentrantLock<T: Plain> {
 }
 
 /// A [`ReentrantLock`] is held. Dropping it releases the lock once; it is free when the last guard of the thread is dropped.
+///
+/// # Examples
+/// ```
+/// use polyproc::ReentrantLock;
+/// let lock = ReentrantLock::new(1)?;
+/// let guard: polyproc::ReentrantGuard<'_, i32> = lock.lock().unwrap();
+/// let _again = lock.lock().unwrap();
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub struct ReentrantGuard<'a, T: Plain> {
     lock: &'a ReentrantLock<T>,
     /// The thread that took the lock has it.

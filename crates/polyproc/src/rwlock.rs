@@ -40,6 +40,15 @@ pub struct RwLock<T: Plain> {
 }
 
 /// A share of a [`RwLock`]: the data can be read. Dropping it gives the share back.
+///
+/// # Examples
+/// ```
+/// use polyproc::RwLock;
+/// let level = RwLock::new(5)?;
+/// let guard: polyproc::ReadGuard<'_, i32> = level.read().unwrap();
+/// assert_eq!(*guard, 5);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub struct ReadGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,
     /// As with std's guards, the thread that took it gives it back.
@@ -47,6 +56,15 @@ pub struct ReadGuard<'a, T: Plain> {
 }
 
 /// A [`RwLock`] is held alone: the data can be read and written. Dropping it releases the lock.
+///
+/// # Examples
+/// ```
+/// use polyproc::RwLock;
+/// let level = RwLock::new(5)?;
+/// let mut guard: polyproc::WriteGuard<'_, i32> = level.write().unwrap();
+/// *guard = 6;
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub struct WriteGuard<'a, T: Plain> {
     lock: &'a RwLock<T>,
     stays: PhantomData<*const ()>,

@@ -47,6 +47,15 @@ travels!(Semaphore Condition Barrier);
 pub struct Semaphore(engine::Semaphore);
 
 /// A permit of a [`Semaphore`]; dropping it gives it back.
+///
+/// # Examples
+/// ```
+/// use polyproc::Semaphore;
+/// let places = Semaphore::new(1)?;
+/// let place: polyproc::Permit<'_> = places.acquire()?;
+/// drop(place);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "a permit that is not kept is given back at once"]
 pub struct Permit<'a>(&'a Semaphore);
@@ -208,6 +217,13 @@ impl Condition {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session has no room for another object.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Condition;
+    /// let _changed = Condition::new()?;
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new() -> Result<Condition> {
         Ok(Condition(engine::Condition::new()?))
     }
@@ -221,6 +237,16 @@ impl Condition {
     }
 
     /// As [`Condition::wait`], but no longer than `timeout`; true if it was notified.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Condition, Lock};
+    /// let (full, changed) = (Lock::new(0u32)?, Condition::new()?);
+    /// let (guard, in_time) = changed.wait_timeout(full.lock().unwrap(), std::time::Duration::from_millis(5));
+    /// assert!(!in_time);
+    /// drop(guard);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn wait_timeout<'a, T: Plain>(&self, guard: Guard<'a, T>, timeout: Duration) -> (Locked<'a, T>, bool) {
         self.wait_by(guard, wire::within(timeout))
     }
@@ -255,11 +281,29 @@ impl Condition {
     }
 
     /// Wakes one who waits. The caller should hold the lock, or have held it when it made the condition true.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Condition, Lock};
+    /// let (full, changed) = (Lock::new(0u32)?, Condition::new()?);
+    /// *full.lock().unwrap() = 1;
+    /// changed.notify_one(); // who waits looks again
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn notify_one(&self) {
         self.0.notify(1);
     }
 
     /// Wakes all who wait.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Condition, Lock};
+    /// let (full, changed) = (Lock::new(0u32)?, Condition::new()?);
+    /// *full.lock().unwrap() = 1;
+    /// changed.notify_all(); // all who wait look again
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn notify_all(&self) {
         self.0.notify(u32::MAX);
     }
@@ -284,6 +328,14 @@ impl Barrier {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if the session has no room for another object.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Barrier;
+    /// let barrier = Barrier::new(1)?;
+    /// assert!(barrier.wait().is_ok());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn new(parties: u32) -> Result<Barrier> {
         Ok(Barrier(engine::Barrier::new(parties)?))
     }
@@ -293,6 +345,14 @@ impl Barrier {
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) with [`BrokenBarrier`](polyproc_engine::Error::BrokenBarrier) if one who was
     /// waiting died or was not in time, or somebody called [`Barrier::abort`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Barrier;
+    /// let barrier = Barrier::new(1)?;
+    /// assert!(barrier.wait()?, "one of those who came is told so");
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn wait(&self) -> Result<bool> {
         self.wait_by(Deadline::Never)
     }
@@ -301,6 +361,14 @@ impl Barrier {
     ///
     /// # Errors
     /// As [`Barrier::wait`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Barrier;
+    /// let barrier = Barrier::new(2)?;
+    /// assert!(barrier.wait_timeout(std::time::Duration::from_millis(5)).is_err());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn wait_timeout(&self, timeout: Duration) -> Result<bool> {
         self.wait_by(wire::within(timeout))
     }
@@ -319,11 +387,30 @@ impl Barrier {
     }
 
     /// Breaks the barrier: all who wait, and all who come, get an error.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Barrier;
+    /// let barrier = Barrier::new(2)?;
+    /// barrier.abort();
+    /// assert!(barrier.wait().is_err());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn abort(&self) {
         self.0.abort();
     }
 
     /// Makes the barrier as new.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Barrier;
+    /// let barrier = Barrier::new(1)?;
+    /// barrier.abort();
+    /// barrier.reset();
+    /// assert!(barrier.wait().is_ok());
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn reset(&self) {
         self.0.reset();
     }

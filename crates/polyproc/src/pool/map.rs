@@ -84,6 +84,15 @@ impl<'a, I: Iterator> Source<'a, I> {
 }
 
 /// The results of [`Pool::map`], in order. Dropping it gives up what no worker was sent yet.
+///
+/// # Examples
+/// ```
+/// use polyproc::Pool;
+/// let pool = Pool::builder().workers(2).build()?;
+/// let squares = pool.map(|x: u32| x * x, 1..=3)?;
+/// assert_eq!(squares.map(Result::unwrap).sum::<u32>(), 14);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 #[must_use = "items are taken as results are asked for"]
 pub struct Map<'a, R, I: Iterator> {
     source: Source<'a, I>,
@@ -178,6 +187,15 @@ impl<R, I: Iterator> fmt::Debug for Map<'_, R, I> {
 }
 
 /// The results of [`Map::unordered`], as they come. Dropping it gives up what no worker was sent yet.
+///
+/// # Examples
+/// ```
+/// use polyproc::Pool;
+/// let pool = Pool::builder().workers(2).build()?;
+/// let squares = pool.map(|x: u32| x * x, 1..=3)?.unordered();
+/// assert_eq!(squares.map(|(_, square)| square.unwrap()).sum::<u32>(), 14);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 #[must_use = "items are taken as results are asked for"]
 pub struct Unordered<'a, R, I: Iterator> {
     source: Source<'a, I>,
