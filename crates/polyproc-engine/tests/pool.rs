@@ -228,3 +228,49 @@ fn a_worker_gets_no_more_than_its_share() {
     settle(&ledger, |settled| settled.iter().any(|one| matches!(one.outcome, Outcome::Left(_))));
     assert!(child.has_ended());
 }
+
+#[test]
+fn what_is_more_urgent_goes_before_what_has_not_begun() {
+    let _turn = turn();
+    let ledger = Ledger::new().expect("a ledger");
+    let seat = ledger.open_seat(Life::default()).expect("a seat");
+    // Nobody takes them yet.
+    for id in [2, 3] {
+        send(&ledger, seat, id);
+    }
+    assert!(ledger.room_for(5).is_some());
+    let terms = Terms { priority: 5, ..Terms::default() };
+    let record = 9u64.to_le_bytes();
+    assert!(ledger.send(seat.number, 9, &mut Parcel::new(0, &record).expect("small"), &mut None, terms).expect("room"));
+    ledger.wake(seat.number);
+    start(&ledger, seat);
+    let settled = settle(&ledger, |settled| tasks(settled) == 3);
+    let order: Vec<_> = settled.iter().map(|one| one.id).filter(|&id| id != 0).collect();
+    assert_eq!(order, [9, 2, 3]);
+    ledger.stop();
+    settle(&ledger, |settled| settled.iter().any(|one| matches!(one.outcome, Outcome::Left(_))));
+}
+
+#[test]
+fn workers_that_are_not_wanted_leave_their_tasks_to_others() {
+    let _turn = turn();
+    let ledger = Ledger::new().expect("a ledger");
+    let [first, second] = [(); 2].map(|()| ledger.open_seat(Life::default()).expect("a seat"));
+    send(&ledger, first, 2);
+    for id in [3, 4] {
+        send(&ledger, second, id);
+    }
+    assert_eq!(ledger.retire(1), [first.number]);
+    assert_eq!((ledger.open_seats(), ledger.retiring()), (1, vec![first.number]));
+    start(&ledger, first);
+    start(&ledger, second);
+    let over = |settled: &[Settled]| {
+        tasks(settled) == 3
+            && settled.iter().any(|one| matches!(&one.outcome, Outcome::Left(ended) if ended.seat == first.number))
+    };
+    settle(&ledger, over);
+    assert_eq!(ledger.retire_idle(0, 1), Deadline::Never);
+    assert_eq!(ledger.retire_idle(0, 0), Deadline::Never);
+    settle(&ledger, |settled| settled.iter().any(|one| matches!(one.outcome, Outcome::Left(_))));
+    assert_eq!(ledger.open_seats(), 0);
+}
