@@ -67,6 +67,11 @@ test: test-rust test-loom test-death test-python ## every test
 # The testkit is left to test-death: it needs the kill points compiled in.
 test-rust: check-tools ## unit and integration tests of the crates, and the examples
 	cargo test --workspace --exclude polyproc-testkit --exclude polyproc-python --features polyproc/async,polyproc/tracing $(CARGO_JOBS)
+	@if lib=$$("$(PYTHON)" tools/python_library.py); then \
+		PYO3_PYTHON="$$(command -v "$(PYTHON)")" LD_LIBRARY_PATH="$$lib" cargo test -p polyproc-python --lib $(CARGO_JOBS); \
+	else \
+		echo "left out: the unit tests of polyproc-python, as this Python comes without a library to link a program with"; \
+	fi
 
 test-loom: check-tools ## the lock word and the sleeping protocol, in every interleaving
 	@mkdir -p build
