@@ -95,9 +95,11 @@ class Plain(queues.Queue[Any]):
 
 
 def test_the_feeder_ends_with_its_queue() -> None:
+    before = threading.enumerate()
     queue = Plain(ctx=mp.get_context())
     queue.put(1)
-    [feeder] = [thread for thread in threading.enumerate() if thread.name == "QueueFeederThread"]
+    started = [thread for thread in threading.enumerate() if thread not in before]
+    [feeder] = [thread for thread in started if thread.name == "QueueFeederThread"]
     del queue
     feeder.join(TIME)
     assert not feeder.is_alive()
