@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use polyproc_engine::channel::Envelope;
 use polyproc_engine::pool::{Ended, Terms};
 use pyo3::prelude::*;
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::function::Function;
 use super::results::{Results, Run};
@@ -395,6 +396,28 @@ impl Job {
             Kept::One(None) => vec![0],
             Kept::List(results) => results.missing(0..body.count),
             _ => Vec::new(),
+        }
+    }
+
+    /// Shows the collector what the job holds, if nobody else has the job: as long as the pool does, all of it is in use.
+    pub fn traverse(self: &Arc<Job>, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if Arc::strong_count(self) > 1 {
+            return Ok(());
+        }
+        if let Some(callbacks) = &self.callbacks {
+            visit.call(&callbacks.on_success)?;
+            visit.call(&callbacks.on_error)?;
+            if let Ok(made) = callbacks.made.try_lock()
+                && let Some((object, _)) = &*made
+            {
+                visit.call(object)?;
+            }
+        }
+        let Ok(body) = self.body.try_lock() else { return Ok(()) };
+        visit.call(&body.items)?;
+        match &body.results {
+            Kept::Opened(object, _) => visit.call(object),
+            _ => Ok(()),
         }
     }
 

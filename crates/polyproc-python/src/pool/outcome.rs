@@ -10,6 +10,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple, PyType};
+use pyo3::{PyTraverseError, PyVisit};
 
 use super::cargo::{self, Entries, Entry, RESULT_HEAD, TASK_HEAD, verdict};
 use super::desk::Desk;
@@ -255,9 +256,11 @@ pub struct Outcome {
 impl Outcome {
     pub fn new<'py>(desk: &Bound<'py, Desk>, job: Arc<Job>, on_error: u8) -> PyResult<Bound<'py, Outcome>> {
         let outcome = Bound::new(desk.py(), Outcome { desk: desk.clone().unbind(), job, on_error })?;
-        // It is part of no cycle that the collector could break: with a million of them, looking for some takes its time.
-        // SAFETY: a live object of a type that the collector knows.
-        unsafe { ffi::PyObject_GC_UnTrack(outcome.as_ptr().cast()) };
+        if outcome.get().job.callbacks.is_none() {
+            // It is part of no cycle before it has a result: with a million of them, looking for some takes its time.
+            // SAFETY: a live object of a type that the collector knows.
+            unsafe { ffi::PyObject_GC_UnTrack(outcome.as_ptr().cast()) };
+        }
         Ok(outcome)
     }
 
@@ -265,8 +268,9 @@ impl Outcome {
         Arc::clone(&self.job)
     }
 
-    fn opened(&self, py: Python<'_>) -> PyResult<(Py<PyAny>, bool)> {
-        let made = self.job.callbacks.as_ref().and_then(|callbacks| {
+    fn opened(slf: &Bound<'_, Self>) -> PyResult<(Py<PyAny>, bool)> {
+        let (this, py) = (slf.get(), slf.py());
+        let made = this.job.callbacks.as_ref().and_then(|callbacks| {
             let guard = callbacks.made.lock().unwrap_or_else(PoisonError::into_inner);
             guard.as_ref().map(|(object, is_value)| (object.clone_ref(py), *is_value))
         });
@@ -274,7 +278,7 @@ impl Outcome {
             return Ok(made);
         }
         let results = loop {
-            match self.job.take_results(py) {
+            match this.job.take_results(py) {
                 Kept::Opened(object, is_value) => return Ok((object, is_value)),
                 // Another thread is at it.
                 Kept::Taken => {
@@ -284,15 +288,22 @@ impl Outcome {
                 results => break results,
             }
         };
-        let (object, is_value) = match open_results(py, self.desk.get(), &self.job, results, self.on_error) {
+        let (object, is_value) = match open_results(py, this.desk.get(), &this.job, results, this.on_error) {
             Ok(Ok(value)) => (value.unbind(), true),
             Ok(Err(error)) => (error.into_value(py).into_any(), false),
             Err(error) => {
-                self.job.lose_results();
+                this.job.lose_results();
                 return Err(error);
             }
         };
-        self.job.set_opened(object.clone_ref(py), is_value);
+        this.job.set_opened(object.clone_ref(py), is_value);
+        // An error that is raised leads to the frames that it came through, and they to this.
+        // SAFETY: live objects; this one is of a type that the collector knows, and is not tracked twice.
+        unsafe {
+            if ffi::PyObject_GC_IsTracked(object.as_ptr()) != 0 && ffi::PyObject_GC_IsTracked(slf.as_ptr()) == 0 {
+                ffi::PyObject_GC_Track(slf.as_ptr().cast());
+            }
+        }
         Ok((object, is_value))
     }
 
@@ -310,11 +321,12 @@ impl Outcome {
     /// The value, waiting for it; raises what the function raised. ``TimeoutError`` if it takes longer than `timeout`
     /// seconds.
     #[pyo3(signature = (timeout = None))]
-    fn get(&self, py: Python<'_>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
-        if !self.job.is_over() && !self.wait_until(py, waiting::deadline(timeout)?)? {
+    fn get(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        let (this, py) = (slf.get(), slf.py());
+        if !this.job.is_over() && !this.wait_until(py, waiting::deadline(timeout)?)? {
             return Err(timed_out(py));
         }
-        match self.opened(py)? {
+        match Outcome::opened(slf)? {
             (value, true) => Ok(value),
             (error, false) => Err(PyErr::from_value(error.into_bound(py))),
         }
@@ -347,7 +359,11 @@ impl Outcome {
         if !this.ready(slf.py())? {
             return Err(PyValueError::new_err(format!("{} not ready", slf.repr()?)));
         }
-        Ok(this.opened(slf.py())?.1)
+        Ok(Outcome::opened(slf)?.1)
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.job.traverse(&visit)
     }
 
     /// ``isinstance`` takes it for the standard library's class, as code that was written for that expects.
