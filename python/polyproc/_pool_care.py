@@ -41,6 +41,13 @@ def has_ended(worker: Any) -> bool:
     return bool(poller.poll(0))
 
 
+def settle(workers: list[Any]) -> None:
+    """Waits until all is done that is to be done after workers that have ended: nothing of theirs is left open then."""
+    deadline = time.monotonic() + PATIENCE
+    for worker in workers:
+        worker._seat.settle(max(0.0, deadline - time.monotonic()))
+
+
 def call(callback: Callable[[Any], object], value: object) -> None:
     try:
         callback(value)
@@ -75,6 +82,7 @@ def terminate_pool(desk: Any, pool: list[Any], threads: list[threading.Thread], 
             worker.kill()
             # A stopped process dies of SIGKILL as well.
             worker.join()
+    settle(workers)
     for thread in threads:
         if thread is not threading.current_thread():
             thread.join(PATIENCE)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 from . import _polyproc, _pool_on_standard, util
 from . import _pool_errors as _pool_errors  # loaded before the first fork: a fork in the middle of an import hangs
 from ._borrowed import standard
-from ._pool_care import call, has_ended, terminate_pool, weakly
+from ._pool_care import call, has_ended, settle, terminate_pool, weakly
 from ._pool_lazy import map_lazily
 from ._pool_terms import MapTerms, TaskTerms, bytes_or_none, mode, policy
 from ._pool_worker import Place, work
@@ -506,6 +506,7 @@ class Pool(_standard.Pool):
                 thread.join()
         for worker in self._pool:
             worker.join()
+        settle(list(self._pool))
 
 
 def _check_processes(processes: int) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import weakref
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import TIME, until
-from pool_storm import resident, storm
+from pool_storm import descriptors, resident, storm
 from pool_tasks import (
     Bomb,
     Stubborn,
@@ -98,6 +99,35 @@ def test_the_remote_traceback_is_the_cause(pool: Any) -> None:
     assert "raise ValueError(text)" in str(caught.value.__cause__)
 
 
+def test_a_result_whose_error_was_raised_keeps_no_frame_alive(pool: Any) -> None:
+    def ask() -> weakref.ref[Any]:
+        local: set[int] = set()
+        result = pool.apply_async(refuse, ("what it says",))
+        with pytest.raises(ValueError, match="what it says"):
+            result.get(TIME)
+        return weakref.ref(local)
+
+    local = ask()
+    gc.collect()
+    assert local() is None
+
+
+def test_whoever_keeps_a_result_and_is_its_callback_is_not_kept_alive(pool: Any) -> None:
+    class Asking:
+        def __init__(self) -> None:
+            self.result = pool.apply_async(square, (3,), callback=self.take)
+
+        def take(self, value: int) -> None:
+            self.value = value
+
+    asking = Asking()
+    assert asking.result.get(TIME) == 9 and asking.value == 9
+    left = weakref.ref(asking)
+    del asking
+    # The thread that runs callbacks lets go of it after the result is there.
+    until(lambda: gc.collect() >= 0 and left() is None)
+
+
 def test_an_initializer_that_raises_is_the_error_of_every_task(tmp_path: Path) -> None:
     log = tmp_path / "log"
     with mp.Pool(2, raise_in_initializer, (str(log),)) as pool:
@@ -121,12 +151,28 @@ def test_idle_workers_that_are_killed_are_replaced(pool: Any) -> None:
 def test_killing_workers_all_the_time_loses_and_doubles_nothing(method: str) -> None:
     storm(method, tasks=6000, workers=4, every=0.01, seed=7)
     gc.collect()
-    before = resident()
+    before, opened = resident(), descriptors()
     told = storm(method, tasks=6000, workers=4, every=0.01, seed=8)
     assert told["kills"] > 0
     gc.collect()
     assert resident() < before + 16 * 2**20
+    until(lambda: descriptors() <= opened)
     assert not mp.active_children()
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_no_descriptor_of_a_worker_is_open_after_join(method: str) -> None:
+    def run() -> None:
+        with mp.get_context(method).Pool(16) as pool:
+            assert pool.map(square, range(32), chunksize=1) == [x * x for x in range(32)]
+            pool.close()
+            pool.join()
+
+    run()
+    opened = descriptors()
+    for _ in range(4):
+        run()
+        assert descriptors() <= opened
 
 
 def mixed(x: int) -> Any:

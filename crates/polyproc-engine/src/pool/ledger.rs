@@ -114,6 +114,8 @@ impl Ledger {
             let killed = matches!(status.code(), None | Some(-9)) && because.is_none();
             let kills = if killed { self.new_kills() } else { None };
             place.ended.get_or_insert_with(|| Arc::new(Ended { seat, pid, status, was_ready, because, kills }));
+            // Its descriptor is of no more use.
+            place.child = None;
             self.ends.store(true, Ordering::SeqCst);
         }
         self.tell();

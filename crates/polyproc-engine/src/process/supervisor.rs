@@ -24,11 +24,11 @@ use super::child::Child;
 use super::lifeline;
 use crate::sys::clock::{self, Deadline};
 use crate::sys::{epoll, event, fork, proc, signal};
-use crate::{Error, Result, shm};
+use crate::{Error, Result, shm, sync};
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -54,6 +54,8 @@ struct Table {
     /// The epoll set and the bell, once there is something to watch.
     set: Option<Arc<(OwnedFd, OwnedFd)>>,
     children: HashMap<u64, Watched>,
+    /// The child whose end is being dealt with, by its address.
+    settling: Option<usize>,
     next: u64,
     lifeline: Option<RawFd>,
     /// When the lifeline fired, and how far we have gone since.
@@ -63,7 +65,15 @@ struct Table {
 
 impl Table {
     fn new() -> Table {
-        Table { set: None, children: HashMap::new(), next: FIRST_CHILD, lifeline: None, orphaned: None, stop: false }
+        Table {
+            set: None,
+            children: HashMap::new(),
+            settling: None,
+            next: FIRST_CHILD,
+            lifeline: None,
+            orphaned: None,
+            stop: false,
+        }
     }
 }
 
@@ -71,6 +81,9 @@ static TABLE: Mutex<Option<Table>> = Mutex::new(None);
 
 /// The kernel's number of the thread; zero while there is none, minus one while it starts.
 static THREAD: AtomicI32 = AtomicI32::new(0);
+
+/// Those sleep here who [`settle`].
+static SETTLED: AtomicU32 = AtomicU32::new(0);
 
 fn lock() -> MutexGuard<'static, Option<Table>> {
     TABLE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -121,6 +134,20 @@ pub fn tell(child: &Arc<Child>, told: Told) {
         shm::sweep_dead();
     }
     known(child);
+}
+
+/// Waits until the end of this child, which must have come, was dealt with: what it held is swept, who asked was told, and
+/// nobody here keeps its descriptor any more. At once where no thread of this process watches.
+///
+/// # Errors
+/// [`Error::TimedOut`], [`Error::Interrupted`].
+pub fn settle(child: &Child, deadline: Deadline) -> Result<()> {
+    let address = std::ptr::from_ref(child).addr();
+    let is_watched = |table: &Table| {
+        let mut children = table.children.values();
+        table.settling == Some(address) || children.any(|watched| Arc::as_ptr(&watched.child).addr() == address)
+    };
+    sync::signal::wait(&SETTLED, deadline, || !is_running() || !lock().as_ref().is_some_and(is_watched))
 }
 
 /// Watches the process behind this descriptor as the one that we work for. The descriptor must stay open.
@@ -296,7 +323,7 @@ fn orphaned(set: &OwnedFd) {
 }
 
 fn ended(set: &OwnedFd, number: u64) {
-    let Some(watched) = lock().as_mut().and_then(|table| table.children.remove(&number)) else { return };
+    let Some(watched) = take(number) else { return };
     let _ = epoll::remove(set, watched.child.as_ref());
     let status = watched.child.observe();
     log::debug!("polyproc: process '{}' (pid {}) {status}", watched.child.name(), watched.child.pid());
@@ -304,12 +331,26 @@ fn ended(set: &OwnedFd, number: u64) {
     if watched.child.participant().is_nobody() || !shm::sweep(watched.child.participant()) {
         shm::sweep_dead();
     }
-    if let Some(told) = watched.told {
-        let child = watched.child;
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| told(&child))).is_err() {
-            log::error!("polyproc: what was to be told of the end of process {} panicked", child.pid());
-        }
+    let Watched { child, told } = watched;
+    if let Some(told) = told
+        && std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| told(&child))).is_err()
+    {
+        log::error!("polyproc: what was to be told of the end of process {} panicked", child.pid());
     }
+    drop(child);
+    if let Some(table) = lock().as_mut() {
+        table.settling = None;
+    }
+    sync::signal::notify(&SETTLED, u32::MAX);
+}
+
+/// A child whose end has come, to be dealt with.
+fn take(number: u64) -> Option<Watched> {
+    let mut guard = lock();
+    let table = guard.as_mut()?;
+    let watched = table.children.remove(&number)?;
+    table.settling = Some(Arc::as_ptr(&watched.child).addr());
+    Some(watched)
 }
 
 struct Held(UnsafeCell<Option<MutexGuard<'static, Option<Table>>>>);

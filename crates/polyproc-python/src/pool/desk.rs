@@ -347,7 +347,7 @@ impl Desk {
     #[pyo3(signature = (tasks = None, memory = None))]
     fn open_seat(&self, tasks: Option<u32>, memory: Option<u64>) -> PyResult<Seat> {
         let seat = self.ledger.open_seat(Life { tasks, memory }).map_err(errors::raise)?;
-        Ok(Seat { ledger: Arc::clone(&self.ledger), pump: Arc::clone(&self.pump_word), seat })
+        Ok(Seat { ledger: Arc::clone(&self.ledger), pump: Arc::clone(&self.pump_word), seat, child: OnceLock::new() })
     }
 
     /// From now on there may be `most` workers. Those that are too many are told to end when they have done what they are in.
