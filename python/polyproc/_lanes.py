@@ -338,6 +338,7 @@ def _died(address: Any) -> ManagerDiedError:
             how = _end_of(child.exitcode)
     elif route is not None:
         pid = route.pid
+    _polyproc.sweep_dead()  # what is served from shared memory ends with the server, not when somebody has swept it
     whose = f"the server process of the manager at {address!r}" + (f" (pid {pid})" if pid else "")
     return ManagerDiedError(f"{whose} {how}: the objects that lived in it are lost, and its proxies are of no use any more")
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import _polyproc
@@ -119,10 +120,12 @@ def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
     deadline = None if timeout is None else time.monotonic() + timeout
     poller = select.poll()
     by_descriptor: dict[int, Any] = {}
-    pipes: list[_polyproc.PipeEnd] = []
+    rings: dict[int, Callable[[], bool]] = {}
     for each in objects:
         if isinstance(each, _polyproc.PipeEnd):
-            pipes.append(each)
+            rings[id(each)] = partial(each.poll, 0)
+        elif (holds := getattr(each, "_holds_item", None)) is not None:
+            rings[id(each)] = holds
         descriptor = _descriptor_of(each)
         if descriptor in by_descriptor:
             raise KeyError(f"{each!r} (FD {descriptor}) is already registered")
@@ -131,13 +134,14 @@ def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
 
     while True:
         # A ring that holds a message needs no bell.
-        ready = {id(end) for end in pipes if end.poll(0)}
+        ready = {key for key, holds in rings.items() if holds()}
         left = 0.0 if ready else None if deadline is None else deadline - time.monotonic()
-        for descriptor, _ in poller.poll(None if left is None else max(left, 0.0) * 1000):
-            each = by_descriptor[descriptor]
-            # A bell may have rung for a message that somebody else has taken.
-            if not isinstance(each, _polyproc.PipeEnd) or each.poll(0):
-                ready.add(id(each))
+        rung = poller.poll(None if left is None else max(left, 0.0) * 1000)
+        ready.update(key for descriptor, _ in rung if (key := id(by_descriptor[descriptor])) not in rings)
+        if rung:
+            # A bell may have rung for a message that somebody else has taken. And whoever is found dead here has put what
+            # it put before that, whether or not the bell has rung yet: the rings are looked at last.
+            ready.update(key for key, holds in rings.items() if holds())
         if ready:
             return [each for each in objects if id(each) in ready]
         if left is not None and left <= 0:

@@ -262,6 +262,10 @@ class QueueReader(_QueueEnd):
             return bool(wait([self], timeout))
         return not self._queue._empty()
 
+    def _holds_item(self) -> bool:
+        """Asked by :func:`polyproc.connection.wait`, which knows no queues."""
+        return not self._queue._empty()
+
     def recv(self) -> Any:
         """Removes and returns the next item."""
         self._check_closed()

@@ -425,6 +425,16 @@ def test_the_reader_of_a_queue_wakes_who_waits_for_it(start: Callable[..., Any])
     assert queue.get(timeout=TIME) == "wake"
 
 
+def test_what_was_put_is_ready_no_later_than_the_end_of_who_put_it() -> None:
+    queue: mp.SimpleQueue[int] = mp.get_context("fork").SimpleQueue()
+    for number in range(100):
+        process = mp.get_context("fork").Process(target=queue.put, args=(number,))
+        process.start()
+        assert queue._reader in wait([process.sentinel, queue._reader], TIME)
+        assert queue.get() == number
+        process.join(TIME)
+
+
 def test_a_signal_handler_that_raises_ends_a_wait() -> None:
     def ring(number: int, frame: object) -> None:
         raise InterruptedError("rung")

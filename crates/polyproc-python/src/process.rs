@@ -151,6 +151,12 @@ fn own_pidfd() -> PyResult<RawFd> {
     lifeline::own().map_err(errors::raise)
 }
 
+/// Releases what the dead have held, here and now. It happens by itself a little later.
+#[pyfunction]
+fn sweep_dead(py: Python<'_>) -> usize {
+    py.detach(shm::sweep_dead)
+}
+
 /// Says that this process ends of its own will.
 #[pyfunction]
 fn leave() {
@@ -242,6 +248,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(arm_lifeline, module)?)?;
     module.add_function(wrap_pyfunction!(accept_estate, module)?)?;
     module.add_function(wrap_pyfunction!(accept_estate_of_server, module)?)?;
+    module.add_function(wrap_pyfunction!(sweep_dead, module)?)?;
     let leave = wrap_pyfunction!(leave, module)?;
     // Registered early, so it runs late. Children that skip atexit call it themselves.
     module.py().import("atexit")?.call_method1("register", (&leave,))?;
