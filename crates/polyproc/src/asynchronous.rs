@@ -4,6 +4,8 @@
 //! program, which sleeps in epoll and wakes the tasks whose descriptor has become readable.
 //!
 //! * [`Queue::stream`], [`Receiver::into_stream`] and [`End::stream`] give [`Items`], which is a [`futures_core::Stream`] of results.
+//! * [`Map::into_stream`](crate::pool::Map::into_stream) gives [`Results`], a stream of what a pool's tasks came to. Tickets are
+//!   futures.
 //! * A [`Process`] is [`IntoFuture`]: `process.await` is `process.join()`.
 //! * All else that has a descriptor can be awaited with [`readable`].
 //!
@@ -28,6 +30,7 @@
 //! ```
 
 use crate::pipe::{End, Receiver};
+pub use crate::pool::stream::Results;
 use crate::{Error, Process, Queue, Result, TaskError};
 use polyproc_engine::Deadline;
 use polyproc_engine::sys::{epoll, fork, thread};
@@ -210,6 +213,19 @@ impl<S, R: DeserializeOwned> Source for &End<S, R> {
 
 /// The items of a [`Queue`] or a [`Receiver`], as they come: a [`futures_core::Stream`]. It ends where a pipe does; a queue has
 /// no end.
+///
+/// # Examples
+/// ```
+/// use polyproc::Queue;
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let numbers = Queue::unbounded()?;
+/// numbers.put(&1)?;
+/// numbers.put(&2)?;
+/// let mut coming = numbers.stream();
+/// assert_eq!(coming.next().await.unwrap()? + coming.next().await.unwrap()?, 3);
+/// # Ok::<(), polyproc::Error>(())
+/// # }).unwrap();
+/// ```
 pub struct Items<S> {
     source: S,
     registration: Option<Registration>,
@@ -343,6 +359,16 @@ impl<S, R: DeserializeOwned> End<S, R> {
 }
 
 /// How a process ends: the future of [`Process::join`].
+///
+/// # Examples
+/// ```
+/// use polyproc::{Process, asynchronous::Join};
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let ended: Join<u32> = Process::spawn(|a: u32, b: u32| a * b, (6, 7))?.into_future();
+/// assert_eq!(ended.await.unwrap(), 42);
+/// # Ok::<(), polyproc::Error>(())
+/// # }).unwrap();
+/// ```
 pub struct Join<R> {
     process: Process<R>,
     registration: Option<Registration>,

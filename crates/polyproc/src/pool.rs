@@ -13,6 +13,8 @@ mod map;
 mod outcome;
 mod progress;
 mod staff;
+#[cfg(feature = "async")]
+pub(crate) mod stream;
 mod terms;
 mod ticket;
 mod worker;
@@ -98,6 +100,28 @@ impl Pool {
         self.desk.workers()
     }
 
+    /// From now on it has so many workers; at least one. If there are more, those that have the least to do end once they have
+    /// done the task that they are in, and what they have not begun goes to others: no task is lost.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine) if the system has no room for another worker: those that could be started are
+    /// there, and the rest is tried again when one ends.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let squares = pool.map(|x: u64| x * x, 0..100)?;
+    /// pool.resize(3)?;
+    /// assert_eq!((pool.workers(), squares.map(Result::unwrap).sum()), (3, 328_350));
+    /// pool.resize(1)?;
+    /// assert_eq!(pool.submit(|| 1, ())?.join().unwrap(), 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn resize(&self, workers: usize) -> Result<()> {
+        self.desk.resize(workers.max(1))
+    }
+
     /// Submits a task: `function` with `arguments`, a tuple, as in [`Process::spawn`](crate::Process::spawn).
     ///
     /// # Errors
@@ -166,7 +190,7 @@ impl Pool {
         self.with().starmap(function, items)
     }
 
-    /// To say on what terms some tasks are done: how long each may take, how often it is tried again.
+    /// To say on what terms some tasks are done: how long each may take, how often it is tried again, how urgent it is.
     ///
     /// # Examples
     /// ```

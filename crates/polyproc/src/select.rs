@@ -12,7 +12,7 @@ use std::time::Duration;
 ///
 /// A [`Queue`](crate::Queue) is ready while it has an item, the receiving end of a [pipe](crate::pipe) while there is something
 /// to receive, be it the end of file, an [`Event`](crate::Event) while it is set, a [`Process`](crate::Process) once it has
-/// ended; a socket, or whatever else has a descriptor, while it is readable. If several are ready each has its turn.
+/// ended, a [`Ticket`](crate::pool::Ticket) once its task is done; a socket, or whatever else has a descriptor, while it is readable. If several are ready each has its turn.
 ///
 /// What was ready may no longer be when you come to it: another process was faster. So take it with `try_get` or `try_receive`,
 /// and select again if there is nothing.

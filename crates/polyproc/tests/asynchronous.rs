@@ -1,7 +1,7 @@
 //! Streams and futures: under tokio, and under an executor that knows nothing of descriptors.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use polyproc::{Event, Process, Queue, TaskError, asynchronous, pipe};
+use polyproc::{Event, Pool, Process, Queue, TaskError, asynchronous, pipe};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -140,5 +140,54 @@ fn several_wait_for_the_same_event() {
         asynchronous::readable(&two).await.unwrap();
         setter.await.unwrap();
         child.await.unwrap();
+    });
+}
+
+#[test]
+fn the_results_of_a_map_are_a_stream_each_with_its_own_error() {
+    let all = async |pool: &Pool| {
+        let mut inverses = pool.map(|x: u32| 60 / x, [1, 0, 3]).unwrap().into_stream();
+        assert_eq!(inverses.next().await.unwrap().unwrap(), 60);
+        assert!(matches!(inverses.next().await, Some(Err(TaskError::Panicked { .. }))));
+        assert_eq!(inverses.next().await.unwrap().unwrap(), 20);
+        assert!(inverses.next().await.is_none());
+        let (mut sum, mut order) = (0, Vec::new());
+        let mut squares = pool.map(|x: usize| x * x, 0..5000).unwrap().unordered().into_stream();
+        while let Some((index, square)) = squares.next().await {
+            sum += square.unwrap();
+            order.push(index);
+        }
+        order.sort_unstable();
+        assert!(order.into_iter().eq(0..5000));
+        assert_eq!(sum, (0..5000).map(|x| x * x).sum());
+    };
+    let pool = Pool::builder().workers(2).build().unwrap();
+    block_on(all(&pool));
+    tokio(all(&pool));
+}
+
+fn first_is_slow(at: u32, go: Event) -> u32 {
+    if at == 0 {
+        go.wait();
+    }
+    at
+}
+
+#[test]
+fn a_stream_of_results_as_they_come_waits_for_none_that_is_slow() {
+    let pool = Pool::builder().workers(2).build().unwrap();
+    let go = Event::new().unwrap();
+    let items = (0..4).map(|at| (at, go.clone()));
+    let mut results = pool.starmap(first_is_slow, items).unwrap().unordered().into_stream();
+    block_on(async {
+        let mut others = Vec::new();
+        for _ in 1..4 {
+            others.push(results.next().await.unwrap().0);
+        }
+        others.sort_unstable();
+        assert_eq!(others, [1, 2, 3]);
+        go.set();
+        assert_eq!(results.next().await.unwrap().1.unwrap(), 0);
+        assert!(results.next().await.is_none());
     });
 }

@@ -73,6 +73,21 @@ impl<T> Backlog<T> {
         task.map(|task| (priority, task))
     }
 
+    /// Takes out the first that is looked for.
+    pub fn take_first(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        if let Some(at) = self.usual.iter().position(&is_it) {
+            return self.usual.remove(at);
+        }
+        let (priority, at) =
+            self.others.iter().find_map(|(priority, class)| Some((*priority, class.iter().position(&is_it)?)))?;
+        let class = self.others.get_mut(&priority)?;
+        let task = class.remove(at);
+        if class.is_empty() {
+            self.others.remove(&priority);
+        }
+        task
+    }
+
     /// Takes out those that are to go, in their order.
     pub fn take_if(&mut self, mut goes: impl FnMut(&T) -> bool) -> Vec<T> {
         let mut gone = Vec::new();
@@ -125,5 +140,18 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| backlog.pop_front()).collect();
         assert_eq!(order, [(7, 99), (7, 2), (0, 3), (-3, 1), (-3, 5)]);
         assert!(backlog.is_empty() && backlog.priority().is_none());
+    }
+
+    #[test]
+    fn what_is_taken_out_of_the_middle_leaves_the_others_in_their_order() {
+        let mut backlog = Backlog::default();
+        for (at, priority) in [0, 4, 0, 0].into_iter().enumerate() {
+            backlog.push_back(priority, at);
+        }
+        assert_eq!(backlog.take_first(|&at| at == 2), Some(2));
+        assert_eq!(backlog.take_first(|&at| at == 2), None);
+        assert_eq!(backlog.take_first(|&at| at == 1), Some(1));
+        assert_eq!((backlog.priority(), backlog.len()), (Some(0), 2), "no empty class is left");
+        assert_eq!(backlog.iter().copied().collect::<Vec<_>>(), [0, 3]);
     }
 }

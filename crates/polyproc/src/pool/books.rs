@@ -3,8 +3,11 @@
 use super::outcome::Raw;
 use crate::process::Process;
 use crate::wire::Luggage;
+use polyproc_engine::pool::Backlog;
 use polyproc_engine::shm::Lease;
+use polyproc_engine::sys::event;
 use std::collections::{HashMap, VecDeque};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 use std::time::Duration;
@@ -15,6 +18,8 @@ pub(super) struct Policy {
     pub(super) timeout: Option<Duration>,
     pub(super) retries: u32,
     pub(super) memory: Option<u64>,
+    /// The higher goes first, among those that have not begun.
+    pub(super) priority: i32,
 }
 
 /// A task that was not sent yet.
@@ -48,17 +53,25 @@ pub(super) struct Job {
     pub(super) group: Option<Arc<Group>>,
     /// Who awaits it.
     pub(super) waker: Option<Waker>,
+    /// A descriptor that somebody waits for: to be made readable.
+    pub(super) bell: Option<Arc<OwnedFd>>,
 }
 
 /// Tasks of which any may be waited for: those that are settled, by their numbers.
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) settled: Mutex<VecDeque<u64>>,
+    /// Who awaits any of them.
+    pub(super) waker: Mutex<Option<Waker>>,
 }
 
 impl Group {
     pub(super) fn settled(&self) -> MutexGuard<'_, VecDeque<u64>> {
         self.settled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn waker(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -68,7 +81,7 @@ pub(super) type Worker = Process<std::result::Result<(), String>>;
 #[derive(Default)]
 pub(super) struct Books {
     pub(super) jobs: HashMap<u64, Job>,
-    pub(super) backlog: VecDeque<(u64, Waiting)>,
+    pub(super) backlog: Backlog<(u64, Waiting)>,
     /// The bytes of the backlog.
     pub(super) weight: usize,
     pub(super) seats: HashMap<u32, Worker>,
@@ -81,22 +94,40 @@ pub(super) struct Books {
     pub(super) wakers: Vec<Waker>,
 }
 
+impl Job {
+    /// It is settled: gives whom to wake, without the lock.
+    pub(super) fn announce(&mut self, id: u64) -> impl Iterator<Item = Waker> + use<> {
+        let group = self.group.take();
+        if let Some(group) = &group {
+            group.settled().push_back(id);
+        }
+        if let Some(bell) = self.bell.take() {
+            event::raise(&*bell);
+        }
+        self.waker.take().into_iter().chain(group.and_then(|group| group.waker().take()))
+    }
+}
+
 impl Books {
     pub(super) fn pop(&mut self) -> Option<(u64, Waiting)> {
-        let (id, waiting) = self.backlog.pop_front()?;
+        let (_, (id, waiting)) = self.backlog.pop_front()?;
         self.weight -= waiting.weight();
         Some((id, waiting))
     }
 
+    pub(super) fn push_back(&mut self, id: u64, waiting: Waiting) {
+        self.weight += waiting.weight();
+        self.backlog.push_back(waiting.policy.priority, (id, waiting));
+    }
+
     pub(super) fn push_front(&mut self, id: u64, waiting: Waiting) {
         self.weight += waiting.weight();
-        self.backlog.push_front((id, waiting));
+        self.backlog.push_front(waiting.policy.priority, (id, waiting));
     }
 
     /// Takes out a task that was not sent.
     pub(super) fn take_back(&mut self, id: u64) -> Option<(Job, Waiting)> {
-        let at = self.backlog.iter().position(|(waiting, _)| *waiting == id)?;
-        let (_, waiting) = self.backlog.remove(at)?;
+        let (_, waiting) = self.backlog.take_first(|(waiting, _)| *waiting == id)?;
         self.weight -= waiting.weight();
         Some((self.jobs.remove(&id).unwrap_or_default(), waiting))
     }

@@ -83,6 +83,16 @@ impl Builder {
 
     /// How long one task may take. The worker of one that takes longer is killed; the task ends with
     /// [`TaskError::TimedOut`](crate::TaskError::TimedOut). For some tasks only: [`Pool::with`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Pool, TaskError};
+    /// use std::time::Duration;
+    /// let pool = Pool::builder().workers(1).timeout(Duration::from_millis(20)).build()?;
+    /// let late = pool.submit(|| std::thread::sleep(Duration::MAX), ())?;
+    /// assert!(matches!(late.join(), Err(TaskError::TimedOut { .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Builder {
         self.policy.timeout = Some(timeout);
         self
@@ -231,6 +241,14 @@ impl Builder {
     /// # Errors
     /// [`Error::Engine`] if the system has no room for them; what [`Process::spawn`](crate::Process::spawn) says of functions
     /// and arguments, for those of [`Builder::on_start`] and [`Builder::on_exit`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.map(|x: u32| x + 1, [1, 2])?.count(), 2);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn build(mut self) -> Result<Pool> {
         match self.refused.take() {
             Some(error) => Err(error),

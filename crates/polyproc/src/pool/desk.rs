@@ -10,11 +10,14 @@ use polyproc_engine::Deadline;
 use polyproc_engine::channel::duplicate;
 use polyproc_engine::pool::{Because, Ledger, Life, Outcome, Settled, Terms, Withdrawn};
 use polyproc_engine::process::Ending;
-use polyproc_engine::sys::cpu;
+use polyproc_engine::sys::{cpu, event};
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+#[cfg(feature = "async")]
+use std::task::Poll;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -26,7 +29,10 @@ const LOOK: u64 = 200_000_000;
 pub(super) struct Desk {
     pub(super) ledger: Arc<Ledger>,
     pub(super) books: Mutex<Books>,
-    pub(super) count: usize,
+    /// How many workers there are to be.
+    pub(super) count: AtomicUsize,
+    /// Whoever starts a worker, or has some end, because there are to be so many.
+    pub(super) staffing: Mutex<()>,
     pub(super) policy: Policy,
     pub(super) life: Life,
     pub(super) process: crate::process::Builder,
@@ -48,7 +54,8 @@ impl Desk {
         let desk = Arc::new(Desk {
             ledger: Ledger::new()?,
             books: Mutex::default(),
-            count: plan.workers.unwrap_or(cpu::usable() as usize),
+            count: AtomicUsize::new(plan.workers.unwrap_or(cpu::usable() as usize)),
+            staffing: Mutex::default(),
             policy: plan.policy,
             life: plan.life,
             process: plan.process,
@@ -60,7 +67,7 @@ impl Desk {
             settled: AtomicU64::new(0),
             closing: AtomicBool::new(false),
         });
-        for _ in 0..desk.count {
+        for _ in 0..desk.workers() {
             if let Err(error) = desk.hire() {
                 desk.close();
                 return Err(error);
@@ -80,7 +87,7 @@ impl Desk {
     }
 
     pub(super) fn workers(&self) -> usize {
-        self.count
+        self.count.load(Ordering::SeqCst)
     }
 
     pub(super) fn policy(&self) -> Policy {
@@ -99,8 +106,7 @@ impl Desk {
         let id = books.next;
         let Policy { timeout, memory, .. } = waiting.policy;
         books.jobs.insert(id, Job { group, timeout, memory, ..Job::default() });
-        books.weight += waiting.weight();
-        books.backlog.push_back((id, waiting));
+        books.push_back(id, waiting);
         let broken = books.seats.is_empty() && books.failures >= FAILURES;
         drop(books);
         if broken {
@@ -113,10 +119,16 @@ impl Desk {
 
     /// Sends what waits to workers that have room.
     fn feed(&self) {
-        while let Some(room) = self.ledger.room() {
+        loop {
+            let Some(priority) = self.books().backlog.priority() else { break };
+            let Some(room) = self.ledger.room_for(priority) else { break };
             let mut sent = 0;
             while sent < room.tasks {
                 let mut books = self.books();
+                if books.backlog.priority() != Some(priority) {
+                    // What is less urgent waits behind what the ledger has of its priority.
+                    break;
+                }
                 let Some((id, waiting)) = books.pop() else { break };
                 // Sent under the lock: its result must not come before it is known what to keep.
                 match self.send(room.seat, id, waiting, &mut books) {
@@ -161,7 +173,7 @@ impl Desk {
                 self.ledger.tell();
             }
         }
-        let terms = Terms { memory: waiting.policy.memory, ..Terms::default() };
+        let terms = Terms { memory: waiting.policy.memory, priority: waiting.policy.priority, ..Terms::default() };
         let handles = waiting.luggage.handles();
         let sent = copies.and_then(|copies| {
             let mut parcel = worker::beside(inline, arguments, &mut waiting.luggage, &handles)?;
@@ -197,16 +209,14 @@ impl Desk {
         } else {
             job.again = None;
             job.raw = Some(raw);
-            if let Some(group) = job.group.take() {
-                group.settled().push_back(id);
-            }
-            books.wakers.extend(job.waker.take());
+            let wakers = job.announce(id);
+            books.wakers.extend(wakers);
         }
         self.settled.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Collects what came from the workers, replaces those that have ended, and sends more.
-    fn collect(&self) {
+    pub(super) fn collect(&self) {
         let mut settled = Vec::new();
         loop {
             let more = self.ledger.drain(&mut settled);
@@ -291,6 +301,24 @@ impl Desk {
         }
     }
 
+    /// A descriptor that becomes readable when a task is settled, made when it is first asked for.
+    pub(super) fn bell<'a>(&self, id: u64, bell: &'a OnceLock<Arc<OwnedFd>>) -> Result<BorrowedFd<'a>> {
+        if let Some(bell) = bell.get() {
+            return Ok(bell.as_fd());
+        }
+        // Under the lock: only one is made, and it is hung up before the task can be settled.
+        let mut books = self.books();
+        if let Some(bell) = bell.get() {
+            return Ok(bell.as_fd());
+        }
+        let fresh = Arc::new(event::create()?);
+        match books.jobs.get_mut(&id) {
+            Some(job) if job.raw.is_none() => job.bell = Some(Arc::clone(&fresh)),
+            _ => event::raise(&*fresh),
+        }
+        Ok(bell.get_or_init(|| fresh).as_fd())
+    }
+
     /// Waits for any of a group, and gives its number.
     pub(super) fn wait_any(&self, group: &Group) -> u64 {
         loop {
@@ -299,6 +327,19 @@ impl Desk {
             }
             self.wait_for(Deadline::Never, |_| !group.settled().is_empty());
         }
+    }
+
+    /// The number of any of a group that is settled; otherwise `waker` is woken when one is.
+    #[cfg(feature = "async")]
+    pub(super) fn poll_any(&self, group: &Group, waker: &Waker) -> Poll<u64> {
+        // Under the lock: none is settled between looking and leaving the waker.
+        let books = self.books();
+        let id = group.settled().pop_front();
+        if id.is_none() {
+            *group.waker() = Some(waker.clone());
+        }
+        drop(books);
+        id.map_or(Poll::Pending, Poll::Ready)
     }
 
     pub(super) fn wait_for(&self, deadline: Deadline, done: impl Fn(&Books) -> bool) -> bool {

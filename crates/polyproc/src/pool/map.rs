@@ -36,7 +36,7 @@ impl<I: Iterator> Iterator for Single<I> {
 
 /// Where tasks come from.
 pub(super) struct Source<'a, I: Iterator> {
-    pool: &'a Pool,
+    pub(super) pool: &'a Pool,
     place: Result<Place, String>,
     policy: Policy,
     most: usize,
@@ -96,7 +96,7 @@ impl<'a, I: Iterator> Source<'a, I> {
 #[must_use = "items are taken as results are asked for"]
 pub struct Map<'a, R, I: Iterator> {
     source: Source<'a, I>,
-    ahead: VecDeque<Result<Ticket<R>, TaskError>>,
+    pub(super) ahead: VecDeque<Result<Ticket<R>, TaskError>>,
 }
 
 impl<'a, R, I: Iterator> Map<'a, R, I> {
@@ -161,10 +161,9 @@ impl<'a, R, I: Iterator> Map<'a, R, I> {
     }
 }
 
-impl<R: DeserializeOwned, I: Iterator<Item: Serialize>> Iterator for Map<'_, R, I> {
-    type Item = Result<R, TaskError>;
-
-    fn next(&mut self) -> Option<Result<R, TaskError>> {
+impl<R, I: Iterator<Item: Serialize>> Map<'_, R, I> {
+    /// Submits what there is room for.
+    pub(super) fn fill(&mut self) {
         if self.source.is_low(self.ahead.len()) {
             while self.source.has_room(self.ahead.len())
                 && let Some(submitted) = self.source.submit(None)
@@ -172,6 +171,14 @@ impl<R: DeserializeOwned, I: Iterator<Item: Serialize>> Iterator for Map<'_, R, 
                 self.ahead.push_back(submitted);
             }
         }
+    }
+}
+
+impl<R: DeserializeOwned, I: Iterator<Item: Serialize>> Iterator for Map<'_, R, I> {
+    type Item = Result<R, TaskError>;
+
+    fn next(&mut self) -> Option<Result<R, TaskError>> {
+        self.fill();
         Some(self.ahead.pop_front()?.and_then(Ticket::join))
     }
 
@@ -198,17 +205,27 @@ impl<R, I: Iterator> fmt::Debug for Map<'_, R, I> {
 /// ```
 #[must_use = "items are taken as results are asked for"]
 pub struct Unordered<'a, R, I: Iterator> {
-    source: Source<'a, I>,
+    pub(super) source: Source<'a, I>,
     next: usize,
-    group: Arc<Group>,
+    pub(super) group: Arc<Group>,
     /// By the number of the task: the index of its item.
-    out: HashMap<u64, (usize, Ticket<R>)>,
+    pub(super) out: HashMap<u64, (usize, Ticket<R>)>,
     /// Items that could not be sent.
-    refused: VecDeque<(usize, TaskError)>,
+    pub(super) refused: VecDeque<(usize, TaskError)>,
 }
 
 impl<R, I: Iterator> Unordered<'_, R, I> {
     /// As [`Map::progress`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// let mut done = 0;
+    /// pool.map(|x: u32| x, 0..4)?.unordered().progress(|progress| done = progress.done).for_each(drop);
+    /// assert_eq!(done, 4);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn progress<F: FnMut(&Progress)>(self, tell: F) -> Watched<Self, F>
     where
         Self: Iterator,
@@ -217,6 +234,14 @@ impl<R, I: Iterator> Unordered<'_, R, I> {
     }
 
     /// As [`Map::progress_bar`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(2).build()?;
+    /// assert_eq!(pool.map(|x: u32| x, 0..4)?.unordered().progress_bar("four").count(), 4);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn progress_bar(self, label: &str) -> Watched<Self, impl FnMut(&Progress)>
     where
         Self: Iterator,
@@ -226,10 +251,9 @@ impl<R, I: Iterator> Unordered<'_, R, I> {
     }
 }
 
-impl<R: DeserializeOwned, I: Iterator<Item: Serialize>> Iterator for Unordered<'_, R, I> {
-    type Item = (usize, Result<R, TaskError>);
-
-    fn next(&mut self) -> Option<(usize, Result<R, TaskError>)> {
+impl<R, I: Iterator<Item: Serialize>> Unordered<'_, R, I> {
+    /// Submits what there is room for.
+    pub(super) fn fill(&mut self) {
         if self.source.is_low(self.out.len()) {
             while self.source.has_room(self.out.len())
                 && let Some(submitted) = self.source.submit(Some(&self.group))
@@ -242,6 +266,14 @@ impl<R: DeserializeOwned, I: Iterator<Item: Serialize>> Iterator for Unordered<'
                 }
             }
         }
+    }
+}
+
+impl<R: DeserializeOwned, I: Iterator<Item: Serialize>> Iterator for Unordered<'_, R, I> {
+    type Item = (usize, Result<R, TaskError>);
+
+    fn next(&mut self) -> Option<(usize, Result<R, TaskError>)> {
+        self.fill();
         if let Some((index, error)) = self.refused.pop_front() {
             return Some((index, Err(error)));
         }

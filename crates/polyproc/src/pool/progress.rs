@@ -6,6 +6,16 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 /// How far a map is. See [`Map::progress`](super::Map::progress).
+///
+/// # Examples
+/// ```
+/// use polyproc::{Pool, pool::Progress};
+/// let pool = Pool::builder().workers(2).build()?;
+/// let mut last = Progress::default();
+/// pool.map(|x: u32| 1 / x, [1, 0, 2])?.progress(|progress| last = *progress).for_each(drop);
+/// assert_eq!((last.done, last.failed, last.total), (3, 1, Some(3)));
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
@@ -38,6 +48,15 @@ impl<R> Outcome for (usize, Result<R, TaskError>) {
 
 /// The results of a map, with somebody told of each. Made by [`Map::progress`](super::Map::progress) and
 /// [`Map::progress_bar`](super::Map::progress_bar).
+///
+/// # Examples
+/// ```
+/// use polyproc::Pool;
+/// let pool = Pool::builder().workers(2).build()?;
+/// let watched = pool.map(|x: u32| x + 1, [1, 2])?.progress(|progress| assert!(progress.done <= 2));
+/// assert_eq!(watched.map(Result::unwrap).collect::<Vec<_>>(), [2, 3]);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 #[must_use = "items are taken as results are asked for"]
 pub struct Watched<I, F> {
     results: I,

@@ -7,9 +7,10 @@ use super::outcome::Raw;
 use super::worker::{self, LaneName};
 use crate::Result;
 use polyproc_engine::Deadline;
+use polyproc_engine::pool::Backlog;
 use polyproc_engine::process::Status;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// So many workers may end, one after another, before they are ready for a task.
@@ -54,7 +55,24 @@ impl Desk {
         }
     }
 
-    /// Puts another in the place of a worker that has ended.
+    fn staffing(&self) -> MutexGuard<'_, ()> {
+        self.staffing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on there are to be so many workers.
+    pub(super) fn resize(&self, count: usize) -> Result<()> {
+        let staffing = self.staffing();
+        self.count.store(count, Ordering::SeqCst);
+        let open = self.ledger.open_seats();
+        self.ledger.retire(open.saturating_sub(count));
+        let hired = (open..count).try_for_each(|_| self.hire());
+        drop(staffing);
+        // Tasks that lie before others are theirs now.
+        self.collect();
+        hired
+    }
+
+    /// Puts another in the place of a worker that has ended, unless there are enough.
     pub(super) fn replace(&self, worker: Worker, was_ready: bool) {
         if self.closing.load(Ordering::SeqCst) {
             return;
@@ -81,7 +99,13 @@ impl Desk {
                 return;
             }
         }
-        if let Err(error) = self.hire() {
+        let staffing = self.staffing();
+        if self.ledger.open_seats() >= self.workers() {
+            return;
+        }
+        let hired = self.hire();
+        drop(staffing);
+        if let Err(error) = hired {
             log::error!("polyproc: a worker that has ended cannot be replaced: {error}");
             if self.books().seats.is_empty() {
                 self.give_up(&format!("there is no worker left, and none can be started: {error}"));
@@ -97,7 +121,7 @@ impl Desk {
     /// Settles everything: nothing more will be done.
     pub(super) fn give_up(&self, why: &str) {
         let mut books = self.books();
-        books.backlog.clear();
+        books.backlog = Backlog::default();
         books.weight = 0;
         let left: Vec<u64> = books.jobs.iter().filter(|(_, job)| job.raw.is_none()).map(|(&id, _)| id).collect();
         for id in left {

@@ -46,6 +46,16 @@ impl<'a> Terms<'a> {
     }
 
     /// How long each of the tasks may take: see [`Builder::timeout`](super::Builder::timeout).
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Pool, TaskError};
+    /// use std::time::Duration;
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let late = pool.with().timeout(Duration::from_millis(20)).submit(|| std::thread::sleep(Duration::MAX), ())?;
+    /// assert!(matches!(late.join(), Err(TaskError::TimedOut { .. })));
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Terms<'a> {
         self.policy.timeout = Some(timeout);
         self
@@ -77,6 +87,32 @@ impl<'a> Terms<'a> {
     /// ```
     pub fn memory_limit(mut self, bytes: u64) -> Terms<'a> {
         self.policy.memory = Some(bytes);
+        self
+    }
+
+    /// How urgent the tasks are: the higher goes first, among those that no worker has begun, and the older among those of the
+    /// same priority; 0 if nobody says. What runs is not interrupted.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Event, Pool, Queue};
+    ///
+    /// fn report(order: Queue<String>, what: String) {
+    ///     order.put(&what).unwrap();
+    /// }
+    ///
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let (order, go) = (Queue::unbounded()?, Event::new()?);
+    /// pool.submit(|go: Event| { go.wait(); }, (go.clone(),))?;
+    /// pool.with().priority(-1).submit(report, (order.clone(), "some time".to_owned()))?;
+    /// pool.submit(report, (order.clone(), "usual".to_owned()))?;
+    /// pool.with().priority(10).submit(report, (order.clone(), "urgent".to_owned()))?;
+    /// go.set();
+    /// assert_eq!([order.get()?, order.get()?, order.get()?], ["urgent", "usual", "some time"]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn priority(mut self, priority: i32) -> Terms<'a> {
+        self.policy.priority = priority;
         self
     }
 

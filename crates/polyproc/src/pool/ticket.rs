@@ -7,15 +7,16 @@ use serde::de::DeserializeOwned;
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// A task that was submitted: its result, some time. Dropping it forgets the result; the task is done all the same.
 ///
 /// Wait for it with [`join`](Ticket::join), ask with [`try_join`](Ticket::try_join), or await it, in any runtime: a ticket is
-/// a [`Future`].
+/// a [`Future`]. [`Select`](crate::Select), [`wait`](crate::wait()) and epoll wait for it beside other things.
 ///
 /// # Examples
 /// ```
@@ -48,12 +49,14 @@ pub struct Ticket<R> {
     id: u64,
     /// Dropped, it takes the task back if that was not sent yet.
     takes_back: bool,
+    /// Readable once the task is settled; made when it is first asked for.
+    bell: OnceLock<Arc<OwnedFd>>,
     returns: PhantomData<fn() -> R>,
 }
 
 impl<R> Ticket<R> {
     pub(super) fn new(desk: &Arc<Desk>, id: u64, takes_back: bool) -> Ticket<R> {
-        Ticket { desk: Arc::clone(desk), id, takes_back, returns: PhantomData }
+        Ticket { desk: Arc::clone(desk), id, takes_back, bell: OnceLock::new(), returns: PhantomData }
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -91,6 +94,53 @@ impl<R> Ticket<R> {
     /// ```
     pub fn is_done(&self) -> bool {
         self.desk.wait(self.id, Deadline::Now)
+    }
+
+    /// A descriptor that is readable once there is a result, or an error: for poll, epoll and the like, to wait for several
+    /// things at once. It stays readable. Nothing is ever to be read from it.
+    ///
+    /// # Errors
+    /// [`Error::Engine`](crate::Error::Engine) if there is no descriptor to be had.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Pool;
+    /// let pool = Pool::builder().workers(1).build()?;
+    /// let ticket = pool.submit(|| 6 * 7, ())?;
+    /// let descriptor = ticket.descriptor()?;
+    /// assert_eq!(polyproc::wait([&descriptor as &dyn std::os::fd::AsFd], None)?, [0]);
+    /// assert_eq!(ticket.join().unwrap(), 42);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
+    pub fn descriptor(&self) -> crate::Result<BorrowedFd<'_>> {
+        self.desk.bell(self.id, &self.bell)
+    }
+}
+
+/// For [`Select`](crate::Select) and [`wait`](crate::wait()): ready once the task is done. As [`Ticket::descriptor`].
+///
+/// # Panics
+/// If there is no descriptor to be had.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Event, Pool, Select};
+/// let pool = Pool::builder().workers(2).build()?;
+/// let go = Event::new()?;
+/// let (slow, quick) = (pool.submit(|go: Event| { go.wait(); }, (go.clone(),))?, pool.submit(|| 42, ())?);
+/// let mut select = Select::new();
+/// let (_, on_quick) = (select.add(&slow), select.add(&quick));
+/// assert_eq!(select.ready()?, on_quick);
+/// assert_eq!(quick.join().unwrap(), 42);
+/// go.set();
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+impl<R> AsFd for Ticket<R> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self.descriptor() {
+            Ok(descriptor) => descriptor,
+            Err(error) => panic!("this ticket can have no descriptor: {error}"),
+        }
     }
 }
 
