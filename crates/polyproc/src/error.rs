@@ -5,6 +5,16 @@ use std::fmt;
 use std::time::Duration;
 
 /// The result of a call of polyproc.
+///
+/// # Examples
+/// ```
+/// fn in_another(text: String) -> polyproc::Result<usize> {
+///     let child = polyproc::Process::spawn(|text: String| text.len(), (text,))?;
+///     Ok(child.join().unwrap())
+/// }
+/// assert_eq!(in_another("hello".to_owned())?, 5);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What a call can fail with.
@@ -74,6 +84,21 @@ impl From<polyproc_engine::Error> for Error {
 }
 
 /// Which process an error is about.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Process, TaskError};
+/// fn leave() {
+///     std::process::exit(3);
+/// }
+///
+/// let child = Process::builder().name("worker").spawn(leave, ())?;
+/// let pid = child.pid();
+/// let Err(TaskError::Exited { process, .. }) = child.join() else { panic!("it exits") };
+/// assert_eq!((process.pid, &process.name[..]), (pid, "worker"));
+/// assert_eq!(process.to_string(), format!("process 'worker' (pid {pid})"));
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity {
@@ -92,6 +117,22 @@ impl Identity {
 }
 
 /// Why a signal has ended a process, as far as that is known.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Cause, Process, TaskError};
+/// let child = Process::spawn(|| std::thread::sleep(std::time::Duration::MAX), ())?;
+/// child.kill()?;
+/// assert!(matches!(child.join(), Err(TaskError::Crashed { signal: 9, cause: Cause::Asked, .. })));
+///
+/// fn abort() {
+///     std::process::abort();
+/// }
+///
+/// let child = Process::spawn(abort, ())?;
+/// assert!(matches!(child.join(), Err(TaskError::Crashed { signal: 6, cause: Cause::Unknown, .. })));
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cause {

@@ -122,6 +122,17 @@ impl Event {
     ///
     /// # Errors
     /// [`Error::Engine`](crate::Error::Engine) if there is no descriptor, or no thread, to be had.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Event;
+    /// use std::os::fd::AsFd;
+    /// let event = Event::new()?;
+    /// let descriptor = event.descriptor()?;
+    /// event.set();
+    /// assert_eq!(polyproc::wait([&descriptor as &dyn AsFd], None)?, [0]);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
         Ok(channel::event_bell(&self.0)?)
     }

@@ -18,18 +18,57 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// One end of a [`duplex`] pipe: sends `S` and receives `R`.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Process, pipe};
+///
+/// fn measure(caller: pipe::End<usize, String>) {
+///     while let Ok(word) = caller.receive() {
+///         caller.send(&word.len()).unwrap();
+///     }
+/// }
+///
+/// let (ours, theirs) = pipe::duplex()?;
+/// let child = Process::spawn(measure, (theirs,))?;
+/// ours.send(&"hello".to_owned())?;
+/// assert_eq!(ours.receive()?, 5);
+/// drop(ours);
+/// child.join().unwrap();
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub struct End<S, R> {
     end: Line,
     types: PhantomData<fn(S) -> R>,
 }
 
 /// The end of a [`channel`] that sends.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Process, pipe};
+/// let (sender, receiver) = pipe::channel()?;
+/// let child = Process::spawn(|sender: pipe::Sender<u32>| sender.send(&7).unwrap(), (sender,))?;
+/// assert_eq!(receiver.receive()?, 7);
+/// child.join().unwrap();
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub struct Sender<T> {
     end: Line,
     types: PhantomData<fn(T)>,
 }
 
 /// The end of a [`channel`] that receives.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Process, pipe};
+/// let (sender, receiver) = pipe::channel()?;
+/// let child = Process::spawn(|receiver: pipe::Receiver<u32>| receiver.receive().unwrap() + 1, (receiver,))?;
+/// sender.send(&7)?;
+/// assert_eq!(child.join().unwrap(), 8);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub struct Receiver<T> {
     end: Line,
     types: PhantomData<fn() -> T>,

@@ -120,6 +120,18 @@ impl<T> Queue<T> {
     ///
     /// # Errors
     /// [`Error::Engine`] if there is no descriptor, or no thread, to be had.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::Queue;
+    /// use std::os::fd::AsFd;
+    /// let queue = Queue::unbounded()?;
+    /// let descriptor = queue.descriptor()?;
+    /// queue.put(&1)?;
+    /// assert_eq!(polyproc::wait([&descriptor as &dyn AsFd], None)?, [0]);
+    /// assert_eq!(queue.try_get()?, 1);
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn descriptor(&self) -> Result<BorrowedFd<'_>> {
         Ok(self.queue.bell_descriptor()?)
     }
@@ -165,6 +177,22 @@ impl<T> Queue<T> {
 
 /// What can be put into a `Queue<T>`: a reference to a `T`, or to what encodes as one (`str` for a `String`, a slice for a
 /// `Vec`).
+///
+/// # Examples
+/// ```
+/// use polyproc::{EncodesAs, Queue, Result};
+///
+/// fn put_twice<E: EncodesAs<String> + ?Sized>(words: &Queue<String>, word: &E) -> Result<()> {
+///     words.put(word)?;
+///     words.put(word)
+/// }
+///
+/// let words = Queue::unbounded()?;
+/// put_twice(&words, "borrowed")?;
+/// put_twice(&words, &"owned".to_owned())?;
+/// assert_eq!(words.get()?, "borrowed");
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 pub trait EncodesAs<T: ?Sized>: Serialize {}
 
 impl<T: Serialize> EncodesAs<T> for T {}

@@ -232,6 +232,27 @@ impl Condition {
     ///
     /// # Errors
     /// [`Abandoned`], with the guard in it, if whoever held the lock meanwhile died or panicked.
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Condition, Lock, Process};
+    ///
+    /// fn fill(full: Lock<u32>, changed: Condition) {
+    ///     *full.lock().unwrap() = 1;
+    ///     changed.notify_one();
+    /// }
+    ///
+    /// let (full, changed) = (Lock::new(0u32)?, Condition::new()?);
+    /// let mut guard = full.lock().unwrap();
+    /// let child = Process::spawn(fill, (full.clone(), changed.clone()))?;
+    /// while *guard == 0 {
+    ///     guard = changed.wait(guard).unwrap();
+    /// }
+    /// assert_eq!(*guard, 1);
+    /// drop(guard);
+    /// child.join().unwrap();
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn wait<'a, T: Plain>(&self, guard: Guard<'a, T>) -> Locked<'a, T> {
         self.wait_by(guard, Deadline::Never).0
     }
@@ -255,6 +276,26 @@ impl Condition {
     ///
     /// # Errors
     /// As [`Condition::wait`].
+    ///
+    /// # Examples
+    /// ```
+    /// use polyproc::{Condition, Lock, Process};
+    ///
+    /// fn fill(level: Lock<u32>, changed: Condition) {
+    ///     for _ in 0..3 {
+    ///         *level.lock().unwrap() += 1;
+    ///         changed.notify_all();
+    ///     }
+    /// }
+    ///
+    /// let (level, changed) = (Lock::new(0u32)?, Condition::new()?);
+    /// let child = Process::spawn(fill, (level.clone(), changed.clone()))?;
+    /// let guard = changed.wait_while(level.lock().unwrap(), |level| *level < 3).unwrap();
+    /// assert_eq!(*guard, 3);
+    /// drop(guard);
+    /// child.join().unwrap();
+    /// # Ok::<(), polyproc::Error>(())
+    /// ```
     pub fn wait_while<'a, T: Plain>(
         &self,
         mut guard: Guard<'a, T>,

@@ -16,6 +16,21 @@ use std::any::type_name;
 /// It is implemented for functions and for closures that capture nothing, of up to six arguments, whose arguments and result
 /// are [`serde`] values; there is nothing to implement by hand.
 ///
+/// # Examples
+/// ```
+/// use polyproc::{Pool, Result, Task};
+///
+/// /// Any function of a number can be given to this.
+/// fn of_seven<F: Task<(u32,)>>(pool: &Pool, function: F) -> Result<polyproc::pool::Ticket<F::Output>> {
+///     pool.submit(function, (7,))
+/// }
+///
+/// let pool = Pool::builder().workers(1).build()?;
+/// assert_eq!(of_seven(&pool, |x| x * 6)?.join().unwrap(), 42);
+/// assert!(!of_seven(&pool, u32::is_power_of_two)?.join().unwrap());
+/// # Ok::<(), polyproc::Error>(())
+/// ```
+///
 /// A closure that captures does not compile:
 ///
 /// ```compile_fail
@@ -47,6 +62,20 @@ pub trait Task<A>: Copy + 'static {
 
 /// A value that can be sent to another process: any that serde can write and read again, with nothing borrowed in it. There is
 /// nothing to implement by hand.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Queue, Sent};
+///
+/// fn to_the_end<T: Sent>(queue: &Queue<T>) -> Vec<T> {
+///     std::iter::from_fn(|| queue.try_get().ok()).collect()
+/// }
+///
+/// let queue = Queue::unbounded()?;
+/// queue.put(&(1, "one".to_owned()))?;
+/// assert_eq!(to_the_end(&queue), [(1, "one".to_owned())]);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot cross to another process",
     label = "not `Serialize` and `DeserializeOwned`",

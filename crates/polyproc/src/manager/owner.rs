@@ -16,6 +16,22 @@ use std::marker::PhantomData;
 ///
 /// It is implemented for functions, and closures that capture nothing, whose first argument is `&mut T`, with up to five more;
 /// there is nothing to implement by hand.
+///
+/// # Examples
+/// ```
+/// use polyproc::{Managed, Manager, Method, TaskError};
+///
+/// /// Any method of numbers that takes nothing can be given to this.
+/// fn twice<F: Method<Vec<i32>, (), Output = ()>>(numbers: &Managed<Vec<i32>>, method: F) -> Result<(), TaskError> {
+///     numbers.call(method, ())?;
+///     numbers.call(method, ())
+/// }
+///
+/// let numbers = Manager::start(vec![1, 2, 3])?;
+/// twice(&numbers.handle(), |numbers: &mut Vec<i32>| numbers.push(0)).unwrap();
+/// assert_eq!(numbers.call(|numbers: &mut Vec<i32>| numbers.len(), ()).unwrap(), 5);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be called on a managed `{T}` with the arguments `{A}`",
     label = "not a function of `&mut {T}` and these arguments",
@@ -31,6 +47,14 @@ pub trait Method<T, A>: Copy + 'static {
 }
 
 /// A function that makes an object from arguments `A`, a tuple of up to five, in the process that is to own it.
+///
+/// # Examples
+/// ```
+/// use polyproc::Manager;
+/// let words = Manager::start_with(|size: usize| Vec::<String>::with_capacity(size), (8,))?;
+/// assert_eq!(words.call(|words: &mut Vec<String>| words.len(), ()).unwrap(), 0);
+/// # Ok::<(), polyproc::Error>(())
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` makes nothing from the arguments `{A}`",
     label = "not a function of these arguments",
