@@ -129,8 +129,8 @@ impl Builder {
     }
 
     /// Ends it with [`TaskError::MemoryLimit`](crate::TaskError::MemoryLimit) once it has more than so many bytes
-    /// of memory of its own: what it has written to, and shares with no file and no other process. What polyproc shares between processes, queued items above all, does
-    /// not count; nor does the memory of programs that it starts.
+    /// of memory of its own: what it has written to, and shares with no file and no other process. What polyproc shares
+    /// between processes, queued items above all, does not count; nor does the memory of programs that it starts.
     ///
     /// The limit is looked after from outside, every 2 milliseconds when it is near, so that it holds for any code, and its
     /// end is never mistaken for another. So the process can be some MiB above it at the end, and what it takes and gives back
