@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 /// Results that have been committed without waking the parent are told of after this time, in nanoseconds; at once, if there
 /// is nothing more to do. Each waking takes some microseconds of a processor that another worker could use.
-const UNTOLD: u64 = 200_000;
+const UNTOLD: u64 = 700_000;
 
 /// What came down the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
