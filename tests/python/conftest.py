@@ -29,8 +29,8 @@ def start() -> Iterator[Callable[..., Any]]:
     """Starts processes, and sees to it that each has ended when the test has."""
     started: list[Any] = []
 
-    def start(context: Any, target: Callable[..., object], *args: object) -> Any:
-        process = context.Process(target=target, args=args)
+    def start(context: Any, target: Callable[..., object], *args: object, **options: Any) -> Any:
+        process = context.Process(target=target, args=args, **options)
         process.start()
         started.append(process)
         return process

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +28,6 @@ METHODS = ["fork", "spawn", "forkserver"]
 @pytest.fixture(params=METHODS)
 def context(request: pytest.FixtureRequest) -> Any:
     return mp.get_context(request.param)
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., Any]]:
-    """Starts processes, and sees to it that each has ended when the test has."""
-    started: list[Any] = []
-
-    def start(context: Any, target: Callable[..., object], *args: object, **options: Any) -> Any:
-        process = context.Process(target=target, args=args, **options)
-        process.start()
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.is_alive():
-            process.kill()
-        process.join(TIME)
-        assert process.exitcode is not None
 
 
 def is_gone(pid: int) -> bool:

@@ -46,7 +46,7 @@ pub fn shared_cell(item: TokenStream) -> TokenStream {
     checked(&parse_macro_input!(item as DeriveInput), "SharedCell", "parts that are not atomics")
 }
 
-/// The unsafe impl of a trait for a struct whose fields all have it, laid out in a known way, without padding.
+/// The impl of such a trait for a struct whose fields all have it, laid out in a known way, without padding.
 fn checked(item: &DeriveInput, name_of_trait: &str, why_no_enum: &str) -> TokenStream {
     let Data::Struct(data) = &item.data else {
         let message = format!("only a struct can be {name_of_trait}: an enum or a union has {why_no_enum}");
